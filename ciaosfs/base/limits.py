@@ -1,0 +1,64 @@
+"""Every bound in one place: sizes in bytes, times in seconds, counts without unit. Relations are asserted at import."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# Chunk store
+CHECK_BLOCK_BYTES = 16 * KIB
+"""Unit of checksum inside a needle: a 4 KiB random read verifies 16 KiB, 0.4 us of xxh3."""
+STRIPE_PAYLOAD_BYTES_MAX = 4 * MIB
+"""Payload of a full stripe. With 4+2 a shard is then 1 MiB, the size of one FUSE write, so no byte is copied to cut it."""
+HOT_PAYLOAD_BYTES_MAX = 128 * KIB
+"""Leftovers up to this size are written as a replicated stripe into the log volumes: one sync for data and commit."""
+NEEDLE_ALIGN = 64
+NEEDLE_ALIGN_LARGE = 4 * KIB
+"""Needles with at least NEEDLE_LARGE_BYTES of payload start and put their payload on this boundary: whole pages are
+read, and whole pages are given back when a shard dies."""
+NEEDLE_LARGE_BYTES = 64 * KIB
+VOLUME_SUPERBLOCK_BYTES = 4 * KIB
+VOLUME_DATA_BYTES_MAX = 1 * GIB
+VOLUME_LOG_BYTES_MAX = 64 * MIB
+NEEDLE_PAYLOAD_BYTES_MAX = 64 * MIB
+SHARDS_MAX = 256
+"""zfec works in GF(2^8)."""
+COMPRESS_BLOCK_BYTES = 128 * KIB
+COMPRESS_GAIN_MIN = 0.10
+"""A block is kept compressed only when it shrinks by at least this share."""
+
+# Commit
+COMMIT_INTERVAL_S = 5.0
+COMMIT_CHANGES_MAX = 4000
+"""Row changes after which a commit starts early: taking their changeset then holds the loop for about 10 ms."""
+LOG_RESERVE_BYTES = 16 * MIB
+"""Held back on every drive so that deletes and commits still fit on a full store (less on tiny drives)."""
+
+# Memory
+DIRTY_BYTES_MAX = 64 * MIB
+"""File data accepted but not yet on drives; writers wait above it."""
+INFLIGHT_STRIPES_MAX = 6
+SQLITE_CACHE_BYTES = 32 * MIB
+NEEDLE_HEADS_CACHE_MAX = 8192
+STRIPE_RECORDS_CACHE_MAX = 8192
+
+# Namespace
+NAME_BYTES_MAX = 255
+LINK_MAX = 65000
+SYMLINK_BYTES_MAX = 4095
+XATTR_NAME_BYTES_MAX = 255
+XATTR_VALUE_BYTES_MAX = 64 * KIB
+FILE_BYTES_MAX = 1 << 62
+
+# Edges
+WORKER_THREADS_MAX = 16
+CONTROL_MESSAGE_BYTES_MAX = 64 * KIB
+CONTROL_CLIENTS_MAX = 256
+
+assert STRIPE_PAYLOAD_BYTES_MAX % CHECK_BLOCK_BYTES == 0
+assert COMPRESS_BLOCK_BYTES % CHECK_BLOCK_BYTES == 0
+assert HOT_PAYLOAD_BYTES_MAX < STRIPE_PAYLOAD_BYTES_MAX
+assert NEEDLE_ALIGN_LARGE % NEEDLE_ALIGN == 0 and VOLUME_SUPERBLOCK_BYTES % NEEDLE_ALIGN_LARGE == 0
+assert INFLIGHT_STRIPES_MAX * STRIPE_PAYLOAD_BYTES_MAX <= DIRTY_BYTES_MAX
+assert VOLUME_LOG_BYTES_MAX < VOLUME_DATA_BYTES_MAX
