@@ -31,3 +31,7 @@ class IdSource:
         taken = self._next
         self._next += 1
         return taken
+
+    def raise_above(self, known: int) -> None:
+        """Never give `known` or anything below it: a clock that was set back must not bring ids back."""
+        self._next = max(self._next, known + 1)

@@ -39,6 +39,8 @@ LOG_RESERVE_BYTES = 16 * MIB
 DIRTY_BYTES_MAX = 64 * MIB
 """File data accepted but not yet on drives; writers wait above it."""
 INFLIGHT_STRIPES_MAX = 6
+FLUSH_AHEAD_BYTES = 16 * MIB
+"""Pending bytes of many small files above which mixed stripes leave before the commit."""
 SQLITE_CACHE_BYTES = 32 * MIB
 NEEDLE_HEADS_CACHE_MAX = 8192
 STRIPE_RECORDS_CACHE_MAX = 8192
