@@ -1,0 +1,60 @@
+"""The file that makes a directory a drive of one store: `drive.json`.
+
+It is the last thing written when a drive is made, by writing beside it and renaming, so a directory is a
+drive whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+
+from ciaosfs.base.errors import StoreError
+
+IDENTITY_NAME = "drive.json"
+IDENTITY_BYTES_MAX = 4096
+"""A file larger than this was not written by us."""
+DRIVE_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DriveIdentity:
+    """Whose drive it is. Both ids are 16 bytes; `number` is its position in the store, from 0."""
+
+    store_id: bytes
+    drive_uuid: bytes
+    number: int
+
+
+def encode_identity(identity: DriveIdentity) -> bytes:
+    """Return the content of the identity file."""
+    fields = {
+        "format": DRIVE_FORMAT_VERSION,
+        "store": str(uuid.UUID(bytes=identity.store_id)),
+        "drive": str(uuid.UUID(bytes=identity.drive_uuid)),
+        "number": identity.number,
+    }
+    return (json.dumps(fields, indent=2) + "\n").encode()
+
+
+def decode_identity(content: bytes, path: str) -> DriveIdentity:
+    """Return the identity written in `content`, the identity file of the drive at `path`.
+
+    Raises StoreError when it is unreadable or a newer ciaosfs wrote it.
+    """
+    try:
+        fields = json.loads(content)
+        version = int(fields["format"])
+        if version > DRIVE_FORMAT_VERSION:
+            raise StoreError(
+                f"Drive {path} has format version {version}, newer than this ciaosfs "
+                f"({DRIVE_FORMAT_VERSION}): use the one that wrote it."
+            )
+        return DriveIdentity(
+            uuid.UUID(fields["store"]).bytes, uuid.UUID(fields["drive"]).bytes, int(fields["number"])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"Drive {path} has an unreadable identity file {IDENTITY_NAME}: replace the drive."
+        ) from error
