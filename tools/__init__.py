@@ -1,0 +1,1 @@
+"""Programs for developers: benchmarks, exercisers, repository rules. Nothing here is installed."""

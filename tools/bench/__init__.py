@@ -1,0 +1,1 @@
+"""Parts of `tools/bench_mount`: the targets, the timed phases and the report."""
