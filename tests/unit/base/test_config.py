@@ -1,0 +1,93 @@
+"""The configuration file: what mkfs writes is what the others read, and every mistake is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ciaosfs.base.config import (
+    CONFIG_NAME,
+    DriveConfig,
+    StoreConfig,
+    check_counts,
+    format_config,
+    load_config,
+)
+from ciaosfs.base.errors import StoreError, UsageError
+
+
+def make_config(store: Path) -> StoreConfig:
+    drives = tuple(
+        DriveConfig(number, bytes([number]) * 16, store / "drives" / f"d{number}") for number in range(6)
+    )
+    return StoreConfig(store, b"S" * 16, 4, 2, drives, commit_interval_s=2.5, compression="none")
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    odd = DriveConfig(0, b"\x99" * 16, Path('/somewhere/"quoted" and \\ back'))
+    config = replace(config, drives=(odd, *config.drives[1:]))
+    (tmp_path / CONFIG_NAME).write_text(format_config(config))
+    assert load_config(tmp_path) == config
+
+
+def test_drives_inside_the_store_move_with_it(tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    (before / CONFIG_NAME).write_text(format_config(make_config(before)))
+    after = before.rename(tmp_path / "after")
+    assert load_config(after).drives[3].path == after / "drives" / "d3"
+
+
+def test_a_directory_without_a_store_names_mkfs(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="ciaosfs mkfs"):
+        load_config(tmp_path)
+    with pytest.raises(StoreError, match="not a ciaosfs store"):
+        load_config(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("format = 1", "format = 2", "newer ciaosfs"),
+        ("format = 1", "", "format is missing"),
+        ("data = 4", "data = 'four'", "no int"),
+        ("data = 4", "data = true", "no int"),
+        ("data = 4", "data = 7", "add drives"),
+        ("data = 4", "data = = 4", "not valid TOML"),
+        ("number = 5", "number = 4", "numbered 0, 1, 2"),
+        ("05050505-0505-0505-0505-050505050505", "04040404-0404-0404-0404-040404040404", "same uuid"),
+        ("05050505-0505-0505-0505-050505050505", "five", "no uuid"),
+        ("commit_interval_s = 2.5", "commit_interval_s = 0", "between 0.1 and 300"),
+        ('compression = "none"', 'compression = "fast"', "one of auto, zstd, none"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    text = format_config(make_config(tmp_path))
+    assert old in text
+    (tmp_path / CONFIG_NAME).write_text(text.replace(old, new))
+    with pytest.raises(StoreError, match=complaint):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data_count", "parity_count", "drive_count", "complaint"),
+    [(0, 2, 6, "--data"), (4, -1, 6, "--parity"), (5, 2, 6, "7 drives"), (200, 57, 300, "256")],
+)
+def test_counts_that_cannot_be(data_count: int, parity_count: int, drive_count: int, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        check_counts(data_count, parity_count, drive_count)
+
+
+def test_counts_that_can() -> None:
+    check_counts(1, 0, 1)
+    check_counts(200, 56, 256)
+
+
+def test_a_path_that_toml_cannot_hold_is_refused(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    bad = DriveConfig(0, b"\x99" * 16, Path("/a\nb"))
+    with pytest.raises(UsageError, match="configuration file cannot hold"):
+        format_config(replace(config, drives=(bad, *config.drives[1:])))
