@@ -1,0 +1,260 @@
+"""The drives of a store: which are there, what state they are in, and what room they have.
+
+A drive is *online*, *full* (it refused bytes for lack of room, and may take some again), *failing* (a write
+or sync on it raised an error of the device) or *absent* (its path does not lead to it any more, although
+descriptors may still work). Shards on an absent drive count as missing, on a failing one they are still
+tried. Writes go to online drives.
+
+Space is measured now and then (`statvfs`) and tracked in between: bytes are *sent* when a position is taken
+for them and *arrived* when their write has ended. A measurement may or may not include what was on its way
+when it began, so that is subtracted until the next one: the figure errs on the full side.
+
+Everything here is for the loop, except `DriveSet.open` and `DriveSlot.look`, which block.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ciaosfs.base import clock
+from ciaosfs.base.errors import DriveGoneError, StoreError
+from ciaosfs.drive.interface import Drive, FreeSpace
+from ciaosfs.drive.local import open_drive
+
+log = logging.getLogger(__name__)
+
+FAILING_RETRY_S = 5.0
+"""A failing drive is tried again after this; the pause doubles with every failure up to
+FAILING_RETRY_MAX_S."""
+FAILING_RETRY_MAX_S = 300.0
+
+DriveOpener = Callable[[str, bytes, int], Drive]
+"""(path, store id, number) -> the drive there. Raises DriveGoneError, StoreError, OSError."""
+
+
+class DriveState(StrEnum):
+    """See the module's first paragraph."""
+
+    ONLINE = "online"
+    FULL = "full"
+    FAILING = "failing"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class DriveStatus:
+    """One drive, for people. `free` and `total` are bytes of its file system, `reason` says why it is not
+    online."""
+
+    number: int
+    path: str
+    state: DriveState
+    free: int
+    total: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a blocking look at a drive's path found. `names` is set when the drive was opened anew."""
+
+    drive: Drive | None
+    space: FreeSpace | None
+    names: tuple[str, ...] | None
+    reason: str
+
+
+class DriveSlot:
+    """One position of the store and the drive that is in it at present, if any."""
+
+    def __init__(self, number: int, path: str, store_id: bytes, opener: DriveOpener) -> None:
+        self.number = number
+        self.path = path
+        self.drive: Drive | None = None
+        self.reason = ""
+        self.retry_at_s = 0.0
+        self._store_id = store_id
+        self._opener = opener
+        self._uuid: bytes | None = None
+        self._is_failing = False
+        self._is_full = False
+        self._retry_pause_s = FAILING_RETRY_S
+        self._space = FreeSpace(-1 - number, 0, 0)
+        self._spent = 0
+        self._spent_since_look = 0
+        self._on_way = 0
+        self.placed = 0
+
+    @property
+    def state(self) -> DriveState:
+        if self.drive is None:
+            return DriveState.ABSENT
+        if self._is_failing:
+            return DriveState.FAILING
+        return DriveState.FULL if self._is_full else DriveState.ONLINE
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the drive counts as there for writes, full or not."""
+        return self.drive is not None and not self._is_failing
+
+    @property
+    def device(self) -> int:
+        """Drives with the same number here share their free space."""
+        return self._space.device_id
+
+    @property
+    def measured_free(self) -> int:
+        return self._space.free_bytes
+
+    @property
+    def total(self) -> int:
+        return self._space.total_bytes
+
+    @property
+    def spent(self) -> int:
+        """Bytes sent that the last measurement may not include."""
+        return self._spent
+
+    def status(self) -> DriveStatus:
+        free = max(0, self._space.free_bytes - self._spent)
+        return DriveStatus(self.number, self.path, self.state, free, self._space.total_bytes, self.reason)
+
+    def sent(self, length: int) -> None:
+        """A position for `length` bytes was taken: they are on their way. Pair with `arrived`."""
+        self._on_way += length
+        self._spent += length
+        self._spent_since_look += length
+        self.placed += length
+
+    def arrived(self, length: int) -> None:
+        """The write of bytes that were sent has ended, well or badly."""
+        self._on_way -= length
+        assert self._on_way >= 0
+
+    def look(self) -> Look:
+        """Look whether the drive is there, and measure it. Blocking, changes nothing: `saw` takes the
+        answer."""
+        drive = self.drive
+        try:
+            if drive is not None and drive.is_present():
+                return Look(drive, drive.free(), None, "")
+            drive = self._opener(self.path, self._store_id, self.number)
+        except (DriveGoneError, StoreError, OSError) as error:
+            return Look(None, None, None, str(error))
+        try:
+            if self._uuid is not None and drive.uuid != self._uuid:
+                raise StoreError(
+                    f"Another drive {self.number} has taken the place of this one at {self.path}."
+                )
+            return Look(drive, drive.free(), tuple(drive.names()), "")
+        except (DriveGoneError, StoreError, OSError) as error:
+            drive.close()
+            return Look(None, None, None, str(error))
+
+    def looking(self) -> None:
+        """A look begins: what is on its way now may be missing from what it measures."""
+        self._spent_since_look = self._on_way
+
+    def saw(self, look: Look) -> None:
+        """Take over what a look found. The caller deals with the volumes of a drive that went or came."""
+        if look.drive is None or look.space is None:
+            self._left(look.reason)
+            return
+        if look.drive is not self.drive:
+            self._came(look.drive)
+        if self._is_full and look.space.free_bytes > self._space.free_bytes:
+            self._is_full = False
+        self._space = look.space
+        self._spent = self._spent_since_look
+
+    def failed(self, reason: str) -> None:
+        """The device raised an error: no more writes until a retry succeeds."""
+        if self.drive is None:
+            return
+        if not self._is_failing:
+            log.error("drive %d at %s is failing: %s", self.number, self.path, reason)
+        self._is_failing = True
+        self.reason = reason
+        self.retry_at_s = clock.monotonic_s() + self._retry_pause_s
+        self._retry_pause_s = min(2 * self._retry_pause_s, FAILING_RETRY_MAX_S)
+
+    def recovered(self) -> None:
+        """A retry succeeded. The pause before the next one stays long: a drive that comes and goes is not
+        trusted."""
+        log.warning("drive %d at %s takes writes again", self.number, self.path)
+        self._is_failing = False
+        self.reason = ""
+
+    def refused(self) -> None:
+        """The drive had no room for a write, whatever was measured; a look that finds more room clears
+        this."""
+        self._is_full = True
+
+    def close(self) -> None:
+        drive, self.drive = self.drive, None
+        if drive is not None:
+            drive.close()
+
+    def _left(self, reason: str) -> None:
+        if self.drive is not None or reason != self.reason:
+            log.error("drive %d at %s is absent: %s", self.number, self.path, reason)
+        self.close()
+        self._is_failing = self._is_full = False
+        self.reason = reason
+
+    def _came(self, drive: Drive) -> None:
+        self.close()
+        if self._uuid is not None or self.reason:
+            log.warning("drive %d at %s is there again", self.number, self.path)
+        self.drive = drive
+        self._uuid = drive.uuid
+        self._is_failing = self._is_full = False
+        self._retry_pause_s = FAILING_RETRY_S
+        self.reason = ""
+
+
+class DriveSet:
+    """All drives of a store, in the order of their numbers. `close` ends it; ChunkStore does so for its
+    own."""
+
+    def __init__(
+        self, store_id: bytes, slots: Sequence[DriveSlot], names: dict[int, tuple[str, ...]]
+    ) -> None:
+        """For `open`. `names` holds the volume files of each present drive."""
+        self.store_id = store_id
+        self.slots = tuple(slots)
+        self.names_at_open = names
+
+    @classmethod
+    def open(cls, store_id: bytes, paths: Sequence[str], opener: DriveOpener = open_drive) -> DriveSet:
+        """Open the drives at `paths`, numbered in that order. Blocking.
+
+        A drive that is not there, or is somebody else's, is absent, with the reason in its status; how many
+        may be is for the store to judge.
+        """
+        slots = [DriveSlot(number, str(path), store_id, opener) for number, path in enumerate(paths)]
+        names: dict[int, tuple[str, ...]] = {}
+        for slot in slots:
+            look = slot.look()
+            slot.saw(look)
+            if look.names is not None:
+                names[slot.number] = look.names
+        return cls(store_id, slots, names)
+
+    def usable(self) -> list[DriveSlot]:
+        """The drives that are there and not failing, full ones included."""
+        return [slot for slot in self.slots if slot.is_usable]
+
+    def present(self) -> list[DriveSlot]:
+        return [slot for slot in self.slots if slot.drive is not None]
+
+    def statuses(self) -> list[DriveStatus]:
+        return [slot.status() for slot in self.slots]
+
+    def close(self) -> None:
+        for slot in self.slots:
+            slot.close()
