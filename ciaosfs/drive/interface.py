@@ -13,7 +13,8 @@ grown
   over bytes that never arrived: those read as zeros.
 - After a `sync` that raised, bytes written since the last one that returned count as lost, and no later
 `sync` of
-  that file succeeds: the kernel forgets a failed write-back once it was reported (the story of fsyncgate).
+  that DriveFile succeeds: the kernel forgets a failed write-back once it was reported (the story of
+  fsyncgate).
 - `remove` may be undone by a crash.
 
 Failures of the device are OSError with the errno of the system; DriveGoneError says that the drive is not
@@ -76,6 +77,12 @@ class DriveFile(Protocol):
         """Reserve room for the first `length` bytes; `size` does not change.
 
         Does nothing where the device cannot do it. Raises OSError, ENOSPC above all.
+        """
+
+    def trim(self) -> None:
+        """Give back what was reserved beyond the end of the file. Raises OSError.
+
+        The file must not be written meanwhile, by anybody.
         """
 
     def close(self) -> None:

@@ -104,6 +104,11 @@ class LocalFile:
         if length > 0:
             reserve_room(self._descriptor, 0, length)
 
+    def trim(self) -> None:
+        # A truncation to the present length frees the blocks behind it; punching a hole there does not on
+        # ext4.
+        os.ftruncate(self._descriptor, self.size())
+
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
