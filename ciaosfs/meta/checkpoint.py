@@ -1,0 +1,117 @@
+"""Moving committed pages from SQLite's write-ahead log into the database, beside the writer and synced.
+
+Two rules make a checkpoint safe. It copies nothing that is not synced on the drives, so that the database is
+never ahead of the log that is the truth: a read transaction begun at the right moment in the loop, the *pin*,
+holds it back, whatever is committed while it runs. And it syncs: the write-ahead log before copying, the
+database afterwards (synchronous=FULL), so that a power cut finds either the frames or the pages.
+
+While newer frames than the pin's exist, a page that changed again is not copied at all: the file alone is
+then a mix and only right together with the write-ahead log. That is why recovery cuts that log back and never
+removes it (`wal`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from ciaosfs.base.errors import NoSpaceError, StoreError
+from ciaosfs.meta.connections import database_files, open_copier
+
+
+class Checkpointer:
+    """Counts pages of the write-ahead log and what has been copied of them; makes checkpoints, one at a time.
+
+    Its two connections are opened with the first checkpoint and kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pin: apsw.Connection | None = None
+        self._copier: apsw.Connection | None = None
+        self._running = False
+        # The log of an earlier session: until a checkpoint has told how much of it there is, take its size
+        # for it.
+        wal = database_files(path)[1]
+        self.wal_pages = wal.stat().st_size // 4096 if wal.exists() else 0
+        self._copied_pages = 0
+
+    def committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        """SQLite's hook: a commit left `pages` frames in the log. Fewer than before: it was begun anew."""
+        if pages < self.wal_pages:
+            self._copied_pages = 0
+        self.wal_pages = pages
+        return apsw.SQLITE_OK
+
+    @property
+    def uncopied_pages(self) -> int:
+        return self.wal_pages - self._copied_pages
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the log has frames and all of them are in the database, synced."""
+        return self.wal_pages > 0 and self.uncopied_pages == 0 and not self._running
+
+    def begin(self) -> Checkpoint:
+        """Pin the last commit; see `Database.begin_checkpoint`."""
+        assert not self._running, "one checkpoint at a time"
+        if self._pin is None:
+            self._pin = open_copier(self._path)
+        if self._copier is None:
+            self._copier = open_copier(self._path)
+        self._pin.execute("BEGIN")
+        self._pin.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        self._running = True
+        return Checkpoint(self, self._pin, self._copier, self.wal_pages)
+
+    def ended(self, pinned: int, found: int, copied: int) -> None:
+        """A checkpoint has copied `copied` of `found` frames; we took it for `pinned` when it began. In the
+        loop.
+        """
+        self._running = False
+        if self.wal_pages == pinned:  # no commit since: now we know better
+            self.wal_pages = found
+        self._copied_pages = copied
+
+    def close(self) -> None:
+        assert not self._running, "a checkpoint is under way"
+        for connection in (self._pin, self._copier):
+            if connection is not None:
+                connection.close(True)
+
+
+class Checkpoint:
+    """One checkpoint under way: `run` in a worker thread, then `finish` in the loop, whether `run` raised or
+    not.
+    """
+
+    def __init__(
+        self, owner: Checkpointer, pin: apsw.Connection, copier: apsw.Connection, pinned_pages: int
+    ) -> None:
+        self._owner = owner
+        self._pin = pin
+        self._copier = copier
+        self._pinned_pages = pinned_pages
+        self._log_pages = pinned_pages
+        self._copied_pages = 0
+
+    def run(self) -> None:
+        """Sync the write-ahead log, copy what is pinned, sync the database. NoSpaceError, StoreError when the
+        disk fails.
+        """
+        try:
+            log_pages, copied = self._copier.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._log_pages, self._copied_pages = max(log_pages, 0), max(copied, 0)
+        except apsw.BusyError:
+            pass  # a reader works on the bare database file: nothing is copied this time
+        except apsw.FullError as error:
+            raise NoSpaceError("There is no space to write the metadata database.") from error
+        except apsw.IOError as error:
+            raise StoreError(f"The metadata database cannot be written: {error}.") from error
+        finally:
+            self._pin.execute("COMMIT")
+
+    def finish(self) -> None:
+        """Tell the owner how far it came."""
+        self._owner.ended(self._pinned_pages, self._log_pages, self._copied_pages)

@@ -1,0 +1,338 @@
+"""The writer's connection: one open transaction at all times, recorded by a session, ended by commits.
+
+A commit has two steps, so that the log comes first: `take_changeset` says what the transaction changed, the
+caller puts that on the drives, then `commit` ends the transaction and begins the next. SQLite never syncs
+here: its files are an index that the drives' log can bring up to date. They are synced by checkpoints
+(`checkpoint`), which only ever copy commits that are synced on the drives.
+
+What memory holds for the rows (counters, sums) takes part as a `Memory`: it is flushed before a changeset is
+taken and reloaded when rows change under it.
+
+Everything here runs in the loop; nothing waits for a disk except the reads of pages that are not cached.
+Nothing is written before a commit (`cache_spill=OFF`): a transaction is bounded by limits.COMMIT_CHANGES_MAX,
+and so a full or failing disk is met in one place, `_commit_failed`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+import apsw
+
+from ciaosfs.base import limits
+from ciaosfs.base.errors import LogDamagedError, NoSpaceError, StoreError
+from ciaosfs.meta import connections, schema
+from ciaosfs.meta.checkpoint import Checkpoint, Checkpointer
+from ciaosfs.meta.reader import Reader
+
+log = logging.getLogger(__name__)
+
+UNSAVED_BYTES_MAX: Final = 64 * limits.MIB
+"""So much of the changesets of commits that SQLite could not write is kept; then commits are refused."""
+
+
+class Memory(Protocol):
+    """State in memory that belongs to rows."""
+
+    def flush(self) -> None:
+        """Write what is pending into the open transaction."""
+
+    def reload(self) -> None:
+        """Forget everything and read the rows again."""
+
+
+class Rows(Protocol):
+    """The part of an apsw cursor that the tables use."""
+
+    @property
+    def get(self) -> Any:
+        """The only value of the only row, or the row of several values; None without rows."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows."""
+
+
+Execute: TypeAlias = Callable[..., Rows]
+
+
+class Database:
+    """Owns the connection that writes. Made by `open` or `create_fresh`; `close` ends it, uncommitted."""
+
+    def __init__(self, connection: apsw.Connection, path: Path) -> None:
+        self._connection = connection
+        self._session: apsw.Session
+        self.path = path
+        self._control = connection.cursor()
+        self._memories: list[Memory] = []
+        self._on_commit: list[Callable[[], None]] = []
+        self._checkpointer = Checkpointer(path)
+        self._page_bytes: int = connection.pragma("page_size")
+        self._weight = 0
+        self._taken: bytes | None = None
+        self._unsaved: list[bytes] = []
+        self._lost: str | None = None
+        connection.set_wal_hook(self._checkpointer.committed)
+        self._begin()
+
+    # Opening
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        """Open an existing database at its last commit.
+
+        LogDamagedError when it is missing or damaged: the caller rebuilds it from the drives. StoreError when
+        the file belongs to something else or to a newer version, or cannot be opened.
+        """
+        return cls._over(connections.open_writer(path), path)
+
+    @classmethod
+    def create_fresh(cls, path: Path) -> Database:
+        """Remove what is at `path` and make an empty database with all tables. StoreError, NoSpaceError."""
+        return cls._over(connections.create_writer(path), path)
+
+    @classmethod
+    def _over(cls, connection: apsw.Connection, path: Path) -> Database:
+        try:
+            with connections.translated(path):
+                return cls(connection, path)
+        except BaseException:
+            connection.close(True)
+            raise
+
+    def close(self) -> None:
+        """End without a commit; what is in the open transaction is forgotten."""
+        self._session.close()
+        self._checkpointer.close()
+        self._connection.close(True)
+
+    # What the tables build on
+
+    def executor(self) -> Execute:
+        """`execute(statement, bindings)` of a new cursor, for one family of statements; its owner keeps it.
+
+        A statement is to be read to its end at once (`get`, `fetchall`): one that is left standing holds back
+        commits and checkpoints. Its text is constant: it is parsed once.
+        """
+        return self._connection.cursor().execute
+
+    def changes(self) -> int:
+        """Rows changed since the connection was opened: the difference tells what a statement did."""
+        return self._connection.total_changes()
+
+    def weigh(self, changes: int) -> None:
+        """Count a change as `changes` more than its one row: it is that much larger than usual."""
+        self._weight += changes
+
+    def add_memory(self, memory: Memory) -> None:
+        """`memory` takes part in commits from now on; it is loaded at once."""
+        self._memories.append(memory)
+        memory.reload()
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """`callback` is called when a transaction with a taken changeset ends."""
+        self._on_commit.append(callback)
+
+    # Transactions
+
+    def changes_pending(self) -> int:
+        """How much the open transaction has changed, in rows of the usual size."""
+        return self._connection.total_changes() - self._base + self._weight
+
+    def take_changeset(self) -> bytes:
+        """What the open transaction changes, b"" for nothing. The transaction stays open and may go on: then
+        it is taken again.
+
+        NoSpaceError when SQLite has been unable to write for so long that no more can be kept in memory;
+        StoreError when it could not even put back what it had: then only the log is right, and mounting again
+        reads it.
+        """
+        if self._lost is not None:
+            raise StoreError(f"The metadata database {self.path} failed ({self._lost}): mount again.")
+        if sum(map(len, self._unsaved)) > UNSAVED_BYTES_MAX:
+            raise NoSpaceError(
+                f"The metadata database {self.path} cannot be written: make space on its file system."
+            )
+        for memory in self._memories:
+            memory.flush()
+        self._taken = self._session.changeset()
+        self._accounted = self._connection.total_changes()
+        return self._taken
+
+    def commit(self) -> None:
+        """End the transaction, whose changeset the log has, and begin the next. Nothing is synced.
+
+        A disk that cannot be written does not make this fail: the log has the changes, memory keeps them for
+        the database, and the next commit tries again.
+        """
+        assert self._connection.total_changes() == self._accounted, "changes after the changeset was taken"
+        taken = self._taken
+        if taken is not None:
+            if (
+                self._checkpointer.is_complete
+                and self._checkpointer.wal_pages * self._page_bytes > connections.WAL_RESTART_BYTES
+            ):
+                self._start_over(taken)
+            for callback in self._on_commit:
+                callback()
+        try:
+            self._control.execute("COMMIT")
+        except apsw.Error as error:
+            if taken is None:
+                raise NoSpaceError(
+                    f"The metadata database {self.path} cannot be written: {error}."
+                ) from error
+            self._commit_failed(taken, error)
+        else:
+            if self._unsaved:
+                log.warning("the metadata database is written again, %d commits late", len(self._unsaved))
+                self._unsaved.clear()
+            self._begin()
+
+    def rollback(self) -> None:
+        """Forget what the open transaction did, applied changesets included, and begin the next."""
+        self._session.close()
+        self._control.execute("ROLLBACK")
+        self._begin()
+        for memory in self._memories:
+            memory.reload()
+
+    def apply(self, changeset: bytes) -> None:
+        """Do in the open transaction what `changeset` says. It is not recorded: no later changeset contains
+        it.
+
+        Nothing of the caller's own may be pending. LogDamagedError when it does not fit what is there.
+        """
+        assert self.changes_pending() == 0, "changes would be lost from the log"
+        self._session.close()
+        self._apply(changeset)
+        self._record()
+        for memory in self._memories:
+            memory.reload()
+
+    def _begin(self) -> None:
+        self._control.execute("BEGIN IMMEDIATE")
+        if self._unsaved:
+            self._put_back(*self._unsaved)
+        self._record()
+
+    def _record(self) -> None:
+        """A new session: what happens from here on is the next changeset."""
+        self._session = apsw.Session(self._connection, "main")
+        self._session.attach()
+        self._base = self._accounted = self._connection.total_changes()
+        self._weight = 0
+        self._taken = None
+
+    def _apply(self, changeset: bytes) -> None:
+        trouble: list[str] = []
+
+        def is_known(table: str) -> bool:
+            if table not in schema.TABLES:
+                trouble.append(f"table {table} is unknown")
+            return True
+
+        def conflict(reason: int, change: apsw.TableChange) -> int:
+            name = apsw.mapping_session_conflict.get(reason, str(reason))
+            trouble.append(f"{change.op} in table {change.name} meets {name}")
+            return apsw.SQLITE_CHANGESET_ABORT
+
+        try:
+            apsw.Changeset.apply(changeset, self._connection, filter=is_known, conflict=conflict)
+        except (apsw.AbortError, apsw.CorruptError, apsw.ConstraintError) as error:
+            trouble.append(str(error))
+        if trouble:
+            raise LogDamagedError(f"A commit does not fit the metadata it builds on: {trouble[0]}.")
+
+    def _start_over(self, taken: bytes) -> None:
+        """Put the same changes into a transaction that begins now.
+
+        SQLite begins its write-ahead log anew only in a transaction that began after a checkpoint had copied
+        all of it. Ours begin with the commit before, when the newest frames are not even synced: the log
+        would grow for ever. Costs about 4 us per changed row.
+        """
+        self._session.close()
+        self._control.execute("ROLLBACK")
+        self._begin()
+        self._put_back(taken)
+
+    def _commit_failed(self, taken: bytes, error: apsw.Error) -> None:
+        """The disk is full or fails; SQLite has rolled back. What the log has stays in memory for the next
+        commit.
+        """
+        if not self._unsaved:
+            log.error("the metadata database cannot be written, its changes stay in memory: %s", error)
+        self._session.close()
+        unsaved, self._unsaved = self._unsaved, []
+        if not self._connection.in_transaction:
+            self._begin()
+            self._put_back(*unsaved, taken)
+        self._unsaved = [*unsaved, taken]
+        self._record()
+
+    def _put_back(self, *changesets: bytes) -> None:
+        """Apply what this connection itself had recorded. When that fails, no commit may build on it."""
+        self._session.close()
+        try:
+            for changeset in changesets:
+                self._apply(changeset)
+        except (apsw.Error, LogDamagedError) as error:
+            self._lost = str(error)
+            log.critical("the metadata database lost changes that the drives have: %s", error)
+
+    # Beside the writer
+
+    def begin_checkpoint(self) -> Checkpoint:
+        """Fix what a checkpoint may copy: everything committed so far, which the caller knows to be synced on
+        the drives.
+
+        Called in the loop; then `run` of what it returns in a worker thread. Later commits do not disturb it.
+        """
+        return self._checkpointer.begin()
+
+    @property
+    def checkpoint_bytes_due(self) -> int:
+        """Bytes in the write-ahead log that no checkpoint has copied."""
+        return self._checkpointer.uncopied_pages * self._page_bytes
+
+    def renew_transaction(self) -> None:
+        """Begin the open transaction anew when it has changed nothing and the write-ahead log is wholly
+        copied.
+
+        Then the next commit begins that log anew, for nothing.
+        """
+        if self._checkpointer.is_complete and self.changes_pending() == 0 and not self._unsaved:
+            self.rollback()
+
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log's file."""
+        wal = connections.database_files(self.path)[1]
+        return wal.stat().st_size if wal.exists() else 0
+
+    def unsaved_commits(self) -> int:
+        """Commits that the log has and that the disk under the database did not take so far."""
+        return len(self._unsaved)
+
+    def reader(self) -> Reader:
+        """A connection that only reads, at the last commit; for long queries in a worker thread. The caller
+        closes it.
+        """
+        return Reader(self.path)
+
+    def quick_check(self) -> list[str]:
+        """What SQLite finds wrong with the structure of the last commit; empty when it is sound. In a worker
+        thread.
+        """
+        with self.reader() as reader:
+            return reader.quick_check()
+
+    def serialize_snapshot(self, path_out: Path) -> None:
+        """Write the last commit as a compact database to `path_out`, which must not exist. In a worker
+        thread.
+
+        NoSpaceError when there is no space for it.
+        """
+        with self.reader() as reader:
+            reader.copy_to(path_out)

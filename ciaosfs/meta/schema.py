@@ -1,0 +1,190 @@
+"""The tables, with the meaning of every column: unit, sentinel values, invariant, and what repairs it after a
+crash.
+
+Rules for every table, because the log of the store is made of SQLite session changesets:
+
+- It has an explicit PRIMARY KEY without NULLs: sessions do not see tables or rows without one.
+- The primary key is the only thing that is unique. A changeset is applied row by row in any order, and a
+second unique index could be violated half-way.
+- No triggers, foreign keys, generated columns, AUTOINCREMENT or virtual tables: what they change is either
+not recorded or recorded and done twice. `integrity` checks the references instead.
+
+A crash repairs nothing by itself and needs to repair nothing: a transaction holds whole operations of the
+file system, and the database is always brought to the end of some transaction. Where a column below says that
+something may be left over, that is a state with a name (an orphan, a dead stripe), and its owner finds it by
+a partial index.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x43494153
+"""ASCII "CIAS" in the database header (file(1) shows it): protects against opening somebody else's database.
+"""
+
+FORMAT: Final = 1
+"""`user_version` of the database. Raised when a table changes; a newer one is refused, an older one migrated.
+"""
+
+_STATE = """
+-- One row: which commit of the drives' log this database is at. It changes in every transaction that is
+-- committed, so it is part of every changeset, and database and log cannot disagree about where they are.
+-- No row: nothing has been committed yet (sequence 0).
+CREATE TABLE state (
+    id              INTEGER PRIMARY KEY,  -- always 1
+    store_id        BLOB    NOT NULL,     -- 16 bytes, the store this belongs to; never changes
+    name_seed       INTEGER NOT NULL,     -- 63-bit secret of the cookie hash (see dentries); never changes
+    sequence        INTEGER NOT NULL,     -- number of this commit, from 1, without gaps on a chain
+    epoch           INTEGER NOT NULL,     -- rises with every opening of the store: decides between forks
+    parent_id       INTEGER NOT NULL,     -- commit id of the commit before; 0 for the first
+    time_ns         INTEGER NOT NULL,     -- when the cut was made, nanoseconds since the epoch
+    log_volume_min  INTEGER NOT NULL      -- smallest volume id where commits after this one can be; 0: any
+)
+"""
+
+_COUNTERS = """
+-- Sums that would take a scan. Kept in memory, written when a changeset is taken, in the same transaction as
+-- what they count. No row: 0. `counters.Counter` names them.
+CREATE TABLE counters (
+    counter  INTEGER PRIMARY KEY,
+    value    INTEGER NOT NULL
+)
+"""
+
+_INODES = """
+-- One row per file, directory, symbolic link or device.
+CREATE TABLE inodes (
+    ino        INTEGER PRIMARY KEY,  -- 1 is the root; never used twice (counters hold the next one)
+    mode       INTEGER NOT NULL,     -- st_mode, kind and permissions; the kind never changes
+    nlink      INTEGER NOT NULL,     -- dentries to it; a directory: 2 + subdirectories, 0 once removed.
+                                     -- 0: an orphan. It stays while it is open; purged at the next opening
+    uid        INTEGER NOT NULL,
+    gid        INTEGER NOT NULL,
+    rdev       INTEGER NOT NULL,     -- device number of a device, else 0
+    size       INTEGER NOT NULL,     -- bytes; of a symbolic link: of its target; of a directory: 0
+    atime_ns   INTEGER NOT NULL,     -- nanoseconds since the epoch, may be negative
+    mtime_ns   INTEGER NOT NULL,
+    ctime_ns   INTEGER NOT NULL,
+    btime_ns   INTEGER NOT NULL,     -- creation
+    parent     INTEGER NOT NULL,     -- a directory: its parent, exactly (".."; the root: itself).
+                                     -- a file: the directory it was last linked into, a hint to find a path
+    flags      INTEGER NOT NULL,     -- inodes.FLAG_*
+    allocated  INTEGER NOT NULL,     -- bytes covered by its extents; kept by extents.py alone
+    target     BLOB                  -- what a symbolic link points to; NULL for everything else
+)
+"""
+
+_INODES_ORPHANS = "CREATE INDEX inodes_orphans ON inodes(ino) WHERE nlink = 0"
+
+_DENTRIES = """
+-- One row per name in a directory. The key is made of the hash of the name and not of the name, so that every
+-- entry has a number that stays the same as long as it exists: the offset a directory stream continues at
+-- (telldir).
+CREATE TABLE dentries (
+    parent  INTEGER NOT NULL,  -- inode of the directory
+    cookie  INTEGER NOT NULL,  -- hash of the name under state.name_seed with the low 4 bits free, plus a slot
+                               -- 0..15 that tells names of one hash apart; 16 <= cookie < 2**62
+    name    BLOB    NOT NULL,  -- 1..255 bytes without "/" and NUL; once per parent
+    ino     INTEGER NOT NULL,
+    PRIMARY KEY (parent, cookie)
+) WITHOUT ROWID
+"""
+
+_EXTENTS = """
+-- Which bytes of a file lie where. Extents of one file never overlap; what none covers is a hole and reads as
+-- zeros.
+CREATE TABLE extents (
+    ino            INTEGER NOT NULL,
+    offset         INTEGER NOT NULL,  -- first byte of the file it covers
+    length         INTEGER NOT NULL,  -- bytes of the file, > 0
+    stripe         INTEGER NOT NULL,
+    stripe_offset  INTEGER NOT NULL,  -- where the stored block begins in the stripe's payload
+    stored_length  INTEGER NOT NULL,  -- bytes of the stored block in the payload; RAW: = length
+    codec          INTEGER NOT NULL,  -- base.types.Codec
+    skip           INTEGER NOT NULL,  -- bytes of the decoded block before the first that is used; RAW: 0
+    PRIMARY KEY (ino, offset)
+) WITHOUT ROWID
+"""
+
+_EXTENTS_STRIPE = "CREATE INDEX extents_stripe ON extents(stripe)"
+
+_STRIPES = """
+-- One row per stripe on the drives that the tree knows of. Stripes written by a transaction that a crash
+-- forgot have no row: their needles are dead space in their volumes.
+CREATE TABLE stripes (
+    stripe         INTEGER PRIMARY KEY,  -- id from base.clock.IdSource; names one content for ever
+    kind           INTEGER NOT NULL,     -- base.types.StripeKind
+    data_count     INTEGER NOT NULL,     -- k; 1 for a replicated stripe
+    parity_count   INTEGER NOT NULL,     -- m
+    payload_bytes  INTEGER NOT NULL,     -- length before padding
+    shard_bytes    INTEGER NOT NULL,     -- length of each shard
+    live_bytes     INTEGER NOT NULL,     -- sum of the lengths of its extents (bytes of files, not payload);
+                                         -- 0 with kind FILE: dead, waits to be given back, found again after
+                                         -- a crash
+    missing        INTEGER NOT NULL      -- k + m less its rows in shards; > 0: waits for repair
+)
+"""
+
+_STRIPES_DEAD = "CREATE INDEX stripes_dead ON stripes(stripe) WHERE live_bytes = 0 AND kind = 1"
+_STRIPES_MISSING = "CREATE INDEX stripes_missing ON stripes(missing) WHERE missing > 0"
+
+_SHARDS = """
+-- Where each shard of a stripe lies. A shard without a row is missing: never written, or found lost since.
+CREATE TABLE shards (
+    stripe       INTEGER NOT NULL,
+    shard_index  INTEGER NOT NULL,  -- 0..k-1 data, k..k+m-1 parity
+    volume       INTEGER NOT NULL,
+    offset       INTEGER NOT NULL,  -- first byte of the needle's header in the volume
+    PRIMARY KEY (stripe, shard_index)
+) WITHOUT ROWID
+"""
+
+_SHARDS_VOLUME = "CREATE INDEX shards_volume ON shards(volume)"
+
+_VOLUMES = """
+-- The volumes of all drives. A volume made by a session that a crash ended may be on its drive without a row
+-- here.
+CREATE TABLE volumes (
+    volume  INTEGER PRIMARY KEY,  -- id from base.clock.IdSource
+    drive   INTEGER NOT NULL,     -- number of the drive it lies on
+    kind    INTEGER NOT NULL,     -- base.types.VolumeKind
+    state   INTEGER NOT NULL      -- as the volume package numbers them: open, sealed, ...
+)
+"""
+
+_DRIVES = """
+-- The drives the store knows, by the number they have in its configuration.
+CREATE TABLE drives (
+    number    INTEGER PRIMARY KEY,
+    uuid      BLOB    NOT NULL,  -- 16 bytes; a replaced drive keeps the number and has another uuid
+    state     INTEGER NOT NULL,  -- volumes.DriveState
+    added_ns  INTEGER NOT NULL   -- nanoseconds since the epoch
+)
+"""
+
+_XATTRS = """
+-- Extended attributes. An inode that has any has inodes.FLAG_XATTRS (the flag may stay when the last one
+-- goes).
+CREATE TABLE xattrs (
+    ino    INTEGER NOT NULL,
+    name   BLOB    NOT NULL,  -- with its namespace: user.*, trusted.*, security.*, system.posix_acl_*
+    value  BLOB    NOT NULL,  -- may be empty
+    PRIMARY KEY (ino, name)
+) WITHOUT ROWID
+"""
+
+TABLES: Final = {
+    "state": _STATE,
+    "counters": _COUNTERS,
+    "inodes": _INODES,
+    "dentries": _DENTRIES,
+    "extents": _EXTENTS,
+    "stripes": _STRIPES,
+    "shards": _SHARDS,
+    "volumes": _VOLUMES,
+    "drives": _DRIVES,
+    "xattrs": _XATTRS,
+}
+
+INDEXES: Final = (_INODES_ORPHANS, _EXTENTS_STRIPE, _STRIPES_DEAD, _STRIPES_MISSING, _SHARDS_VOLUME)

@@ -1,0 +1,44 @@
+"""Extended attributes as rows. Whoever sets one keeps `inodes.FLAG_XATTRS`, so that most inodes are never
+asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ciaosfs.meta.database import Database
+
+_GET: Final = "SELECT value FROM xattrs WHERE ino = ? AND name = ?"
+_PUT: Final = "INSERT OR REPLACE INTO xattrs (ino, name, value) VALUES (?, ?, ?)"
+_REMOVE: Final = "DELETE FROM xattrs WHERE ino = ? AND name = ?"
+_NAMES: Final = "SELECT name FROM xattrs WHERE ino = ? ORDER BY name"
+
+_BYTES_PER_CHANGE: Final = 256
+"""A commit is bounded by its row changes; a value of 64 KiB counts as many of the usual rows."""
+
+
+class Xattrs:
+    """The extended attributes of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._execute = database.executor()
+
+    def get(self, ino: int, name: bytes) -> bytes | None:
+        value: bytes | None = self._execute(_GET, (ino, name)).get
+        return value
+
+    def set(self, ino: int, name: bytes, value: bytes) -> None:
+        """Create or replace. The caller sets FLAG_XATTRS of the inode."""
+        self._execute(_PUT, (ino, name, value))
+        self._database.weigh(len(value) // _BYTES_PER_CHANGE)
+
+    def remove(self, ino: int, name: bytes) -> bool:
+        """False when there was none."""
+        before = self._database.changes()
+        self._execute(_REMOVE, (ino, name))
+        return self._database.changes() != before
+
+    def names(self, ino: int) -> list[bytes]:
+        """The names, in their order as bytes."""
+        return [row[0] for row in self._execute(_NAMES, (ino,)).fetchall()]
