@@ -1,0 +1,214 @@
+"""Group commit: every interval, and at once for fsync, the whole tree becomes durable as of one moment.
+
+1. *Flush ahead*: dirty bytes are written as stripes while requests go on.
+2. *The cut*: the gate closes, what little is still dirty is written, the changeset of the open transaction is taken.
+3. The commit needle with that changeset is appended to the log volumes; SQLite commits (without syncing) and the
+   next transaction opens; the gate opens.
+4. Every volume written since the last sync is synced, in parallel. **This is the commit point.**
+5. The fsyncs that waited are answered; dead space may now be given back.
+
+A commit starts only after the sync of the one before it, so after a crash at most the last needle is in doubt. When
+step 2 or 3 fails (no space, too few drives) the transaction simply stays open: nothing was promised, nothing is
+lost from memory, and the next commit tries again with everything. CONCURRENCY.md walks through the interleavings.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from ciaosfs.base import clock, limits
+from ciaosfs.base.errors import CiaosError, DriveGoneError, NoSpaceError
+from ciaosfs.base.types import StripeRecord
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.files import Files
+from ciaosfs.fs.flush import Flusher
+from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.meta.commitlog import CommitRecord, encode_commit
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore
+
+log = logging.getLogger(__name__)
+
+CUT_DIRTY_BYTES_MAX = 1 * limits.MIB
+"""Flushing ahead goes on (a few rounds) until this little is dirty."""
+FLUSH_AHEAD_ROUNDS_MAX = 3
+COMMIT_EARLY = 0.8
+"""Share of the commit interval between a cut and the start of the next commit; the rest is for writing and syncing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStatus:
+    """The last durable commit, for people: its number, when its cut was made, and why a later one failed, if so."""
+
+    sequence: int
+    time_ns: int
+    failure: str | None
+
+
+class _Round:
+    """What the waiters of one commit share."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.error: CiaosError | None = None
+
+
+class Committer:
+    """Runs the commits; `run` is its task, until it is cancelled. Other methods may be called from any request."""
+
+    def __init__(
+        self,
+        meta: Metadata,
+        chunks: ChunkStore,
+        files: Files,
+        flusher: Flusher,
+        reclaimer: Reclaimer,
+        gate: Gate,
+        workers: Workers,
+        interval_s: float,
+    ) -> None:
+        self._meta = meta
+        self._chunks = chunks
+        self._files = files
+        self._flusher = flusher
+        self._reclaimer = reclaimer
+        self._gate = gate
+        self._workers = workers
+        self._interval_s = interval_s
+        self._demand = trio.Event()
+        self._round = _Round()
+        self._turn = trio.Lock()
+        self._unsynced = False
+        self._cut_at = trio.current_time()
+        self._dead: list[StripeRecord] = []
+        state = meta.state.load()
+        self._status = CommitStatus(state.sequence, state.time_ns, None)
+        self.epoch = max(clock.now_ns() // 1_000_000, state.epoch + 1)
+
+    @property
+    def status(self) -> CommitStatus:
+        return self._status
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that ever happened is durable."""
+        return (
+            not self._unsynced
+            and not self._gate.closed
+            and self._files.pending_bytes == 0
+            and self._meta.changes_pending() == 0
+        )
+
+    def demand(self) -> None:
+        """Ask for a commit soon, without waiting for it."""
+        self._demand.set()
+
+    async def sync(self) -> None:
+        """Return when everything done before this call is durable; raises what kept it from being so."""
+        if self.is_clean:
+            return
+        waiting = self._round
+        self._demand.set()
+        await waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+
+    async def run(self) -> None:
+        """Commit every interval and on demand, for ever."""
+        while True:
+            # A change made right after a cut waits longest: begin early enough for it to be durable in time.
+            with trio.move_on_at(self._cut_at + COMMIT_EARLY * self._interval_s):
+                await self._demand.wait()
+            if self.is_clean:
+                self._demand = trio.Event()
+                self._cut_at = trio.current_time()
+                continue
+            await self.commit()
+
+    async def close(self) -> None:
+        """The last commit; raises what kept it from being durable. Nothing may change the tree any more."""
+        await self.commit()
+        if self._status.failure is not None:
+            raise CiaosError(f"The last changes are not on the drives: {self._status.failure}")
+
+    async def commit(self) -> None:
+        """One commit, steps 1 to 5. Errors go to the waiters and into `status`, not to the caller.
+
+        Runs to its end once begun: a cancelled commit would leave the gate closed or waiters unanswered.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        self._demand = trio.Event()
+        error: CiaosError | None = None
+        answered = self._round
+        try:
+            await self._flush_ahead()
+            self._gate.close()
+            self._cut_at = trio.current_time()
+            try:
+                # Whoever asked until now is covered; whoever asks from here on waits for the next commit.
+                answered, self._round = self._round, _Round()
+                sequence, time_ns = await self._cut()
+            finally:
+                self._gate.open()
+            await self._chunks.sync()
+            self._unsynced = False
+            self._status = CommitStatus(sequence, time_ns, None)
+        except CiaosError as failure:
+            error = failure
+        except Exception as failure:  # our bug: those who wait must hear of it, the mount stays up
+            log.exception("commit failed")
+            error = CiaosError(f"The commit failed: {failure!r}")
+        if answered is self._round:
+            self._round = _Round()
+        if error is not None:
+            self._failed(error)
+        answered.error = error
+        answered.done.set()
+        if error is None:
+            await self._after()
+
+    def _failed(self, error: CiaosError) -> None:
+        if self._status.failure is None:
+            log.error("commit failed, will be tried again: %s", error)
+        self._status = CommitStatus(self._status.sequence, self._status.time_ns, str(error))
+
+    async def _flush_ahead(self) -> None:
+        for _ in range(FLUSH_AHEAD_ROUNDS_MAX):
+            if self._files.pending_bytes <= CUT_DIRTY_BYTES_MAX:
+                return
+            await self._flusher.flush_ahead()
+
+    async def _cut(self) -> tuple[int, int]:
+        """Steps 2 and 3, with the gate closed; returns (sequence, time_ns) of what the next sync makes durable."""
+        await self._flusher.flush_all()
+        if self._meta.changes_pending() == 0:
+            return self._meta.state.load().sequence, clock.now_ns()
+        state = self._meta.state.successor(
+            epoch=self.epoch, time_ns=clock.now_ns(), log_volume_min=self._chunks.log_volume_min()
+        )
+        self._meta.state.save(state)
+        changeset = self._meta.take_changeset()
+        record = CommitRecord.make(state, changeset)
+        payload = await self._workers.run(encode_commit, record)
+        await self._chunks.append_commit(state.sequence, payload)
+        self._meta.commit()
+        self._unsynced = True
+        self._dead = self._reclaimer.dead_stripes()
+        return state.sequence, state.time_ns
+
+    async def _after(self) -> None:
+        """Work that may only follow a sync: give dead space back, and move the database's log into the database."""
+        try:
+            dead, self._dead = self._dead, []
+            await self._reclaimer.discard(dead)
+            await self._meta.checkpoint_if_due(self._workers.run)
+        except (NoSpaceError, DriveGoneError, OSError) as error:
+            log.warning("after commit %d: %s", self._status.sequence, error)

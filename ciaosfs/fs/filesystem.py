@@ -1,0 +1,283 @@
+"""The facade: a mounted tree as a set of calls that any edge (FUSE, the control socket, a test) can make.
+
+Calls that change something are async, because they wait at the gate while a commit makes its cut; past the gate
+each is one step without an await. Calls that only look are plain functions. Inodes and names are the kernel's:
+ints and bytes. Every refusal is an FsError with a POSIX errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ciaosfs.base import limits
+from ciaosfs.base.errors import FsError
+from ciaosfs.base.types import Buffer, Space
+from ciaosfs.fs import attributes, namespace, xattrs
+from ciaosfs.fs.attributes import SetAttributes
+from ciaosfs.fs.commit import CommitStatus, Committer
+from ciaosfs.fs.files import Files, Handle
+from ciaosfs.fs.flush import Flusher
+from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.reading import Reader
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.fs.requester import Requester
+from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore, DriveStatus
+
+COMMIT_CHECK_OPERATIONS = 256
+"""Changes between two looks at the size of the open transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemStatus:
+    """What `ciaosfs status` shows of a mounted store. Sizes in bytes, times in nanoseconds since the epoch."""
+
+    space: Space
+    inodes: int
+    stripes_by_missing: dict[int, int]
+    drives: tuple[DriveStatus, ...]
+    pending_bytes: int
+    open_handles: int
+    commit: CommitStatus
+    reports: tuple[str, ...]
+
+
+class FileSystem:
+    """Made by `opening.open_store`, which also runs its background tasks and closes it."""
+
+    def __init__(
+        self,
+        meta: Metadata,
+        chunks: ChunkStore,
+        files: Files,
+        gate: Gate,
+        flusher: Flusher,
+        reader: Reader,
+        reclaimer: Reclaimer,
+        committer: Committer,
+        reports: Sequence[str] = (),
+    ) -> None:
+        self._meta = meta
+        self._chunks = chunks
+        self._files = files
+        self._gate = gate
+        self._flusher = flusher
+        self._reader = reader
+        self._reclaimer = reclaimer
+        self._committer = committer
+        self._reports = tuple(reports)
+        self._operations = 0
+
+    def prepare(self) -> None:
+        """Before the first request: make the root of a new store, and queue what a crash left without a name."""
+        if self._meta.inodes.load(ROOT_INO) is None:
+            namespace.create_root(self._meta, Requester(os.getuid(), os.getgid(), os.getpid(), 0o022))
+        self._reclaimer.purge_leftovers()
+
+    # Looking
+
+    def lookup(self, parent: int, name: bytes) -> Inode | None:
+        """The inode `name` stands for in directory `parent`; None when there is no such name."""
+        if len(name) > limits.NAME_BYTES_MAX:
+            raise FsError(errno.ENAMETOOLONG)
+        return self._meta.dentries.lookup_inode(parent, name)
+
+    def getattr(self, ino: int) -> Inode:
+        inode = self._meta.inodes.load(ino)
+        if inode is None:
+            raise FsError(errno.ENOENT)
+        return inode
+
+    def pending_bytes_of(self, ino: int) -> int:
+        """Bytes of the file that no extent covers yet, for st_blocks."""
+        file = self._files.get(ino)
+        return file.counted if file is not None else 0
+
+    def readlink(self, ino: int) -> bytes:
+        target = self.getattr(ino).target
+        if target is None:
+            raise FsError(errno.EINVAL)
+        return target
+
+    def list_directory(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, Inode]]:
+        """Up to `limit` entries after `cookie` (0 to start) as (cookie, name, inode), in cookie order.
+
+        Cookies are stable: an entry that exists all the while is listed once, whatever happens to others.
+        """
+        return self._meta.dentries.list_after(ino, cookie, limit)
+
+    def getxattr(self, ino: int, name: bytes) -> bytes:
+        return xattrs.get(self._meta, ino, name)
+
+    def listxattr(self, ino: int) -> list[bytes]:
+        return self._meta.xattrs.names(ino)
+
+    def space(self) -> Space:
+        return self._chunks.space()
+
+    def inode_count(self) -> int:
+        return self._meta.inodes.count()
+
+    # Changing the tree
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, who: Requester
+    ) -> tuple[int, Inode]:
+        """Make a regular file and open it; (handle, inode)."""
+        inode = await self.mknod(parent, name, stat.S_IFREG | mode & 0o7777, 0, who)
+        return self._open(inode, flags), inode
+
+    async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, who: Requester) -> Inode:
+        await self._enter()
+        self._need_space()
+        return namespace.create(self._meta, parent, name, mode, who, rdev=rdev)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, who: Requester) -> Inode:
+        return await self.mknod(parent, name, stat.S_IFDIR | mode & 0o7777, 0, who)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, who: Requester) -> Inode:
+        if len(target) > limits.SYMLINK_BYTES_MAX:
+            raise FsError(errno.ENAMETOOLONG)
+        await self._enter()
+        self._need_space()
+        return namespace.create(self._meta, parent, name, stat.S_IFLNK | 0o777, who, target=target)
+
+    async def link(self, ino: int, parent: int, name: bytes) -> Inode:
+        await self._enter()
+        self._need_space()
+        return namespace.link(self._meta, ino, parent, name)
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        await self._enter()
+        self._left(namespace.unlink(self._meta, parent, name))
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        await self._enter()
+        self._left(namespace.rmdir(self._meta, parent, name))
+
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
+        await self._enter()
+        replaced = namespace.rename(self._meta, parent, name, new_parent, new_name, flags)
+        if replaced is not None:
+            self._left(replaced)
+
+    async def setattr(self, ino: int, changes: SetAttributes, who: Requester) -> Inode:
+        await self._enter()
+        return attributes.set_attributes(self._meta, self._files, ino, changes, who)
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes, who: Requester) -> None:
+        await self._enter()
+        self._need_space()
+        xattrs.set_value(self._meta, ino, name, value, who)
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        await self._enter()
+        xattrs.remove(self._meta, ino, name)
+
+    # Files
+
+    async def open(self, ino: int, flags: int, who: Requester) -> int:
+        """A handle on a regular file; O_TRUNC empties it first."""
+        if flags & os.O_TRUNC:
+            await self._enter()
+            attributes.set_attributes(self._meta, self._files, ino, SetAttributes(size=0), who)
+        return self._open(self.getattr(ino), flags)
+
+    def _open(self, inode: Inode, flags: int) -> int:
+        number, handle = self._files.open(inode.ino, flags)
+        handle.file.compress = not inode.flags & FLAG_COMPRESS_NONE
+        return number
+
+    def release(self, fh: int) -> None:
+        """Close a handle. A file without names and handles is purged when the kernel forgets it, not before."""
+        self._files.release(fh)
+
+    def read_nowait(self, fh: int, offset: int, size: int) -> Buffer | None:
+        """The bytes, fewer at the end of the file; None when they are not at hand and `read` must be awaited."""
+        return self._reader.read_nowait(self._handle(fh), offset, size)
+
+    async def read(self, fh: int, offset: int, size: int) -> Buffer:
+        return await self._reader.read(self._handle(fh), offset, size)
+
+    async def write(self, fh: int, offset: int, data: Buffer) -> int:
+        """Take `data` (never changed afterwards) at `offset`. ENOSPC before anything is taken, EFBIG."""
+        handle = self._handle(fh)
+        length = len(data)
+        if not length:
+            return 0
+        if offset + length > limits.FILE_BYTES_MAX:
+            raise FsError(errno.EFBIG)
+        await self._enter()
+        while not self._flusher.has_room(length):
+            await self._flusher.wait_room(length)
+            await self._gate.wait_open()
+        self._flusher.check_space(length)
+        file = handle.file
+        size = self._meta.inodes.size(file.ino)
+        if size is None:
+            raise FsError(errno.ENOENT)
+        file.overlay.write(offset, data)
+        if offset + length > size:
+            self._meta.inodes.set_size(file.ino, offset + length)
+        self._flusher.wrote(file)
+        return length
+
+    async def fsync(self, fh: int) -> None:
+        """Everything done to the tree before this call is on the drives when it returns; errors of the file's bytes."""
+        await self.sync()
+
+    async def sync(self) -> None:
+        """As `fsync`, for the whole tree. Raises what kept the commit from becoming durable (CiaosError)."""
+        await self._committer.sync()
+
+    def forget(self, inodes: Sequence[int]) -> None:
+        """The kernel dropped its last reference to each of these."""
+        for ino in inodes:
+            self._reclaimer.forgotten(ino)
+
+    # Administration
+
+    def status(self) -> FileSystemStatus:
+        return FileSystemStatus(
+            space=self._chunks.space(),
+            inodes=self._meta.inodes.count(),
+            stripes_by_missing=self._meta.stripes.count_by_missing(),
+            drives=tuple(self._chunks.drive_statuses()),
+            pending_bytes=self._files.pending_bytes,
+            open_handles=self._files.handle_count,
+            commit=self._committer.status,
+            reports=self._reports,
+        )
+
+    # Inside
+
+    async def _enter(self) -> None:
+        """Wait at the gate; past it the caller has no await until its change is complete."""
+        if self._gate.closed:
+            await self._gate.wait_open()
+        self._operations += 1
+        if (
+            self._operations % COMMIT_CHECK_OPERATIONS == 0
+            and self._meta.changes_pending() > limits.COMMIT_CHANGES_MAX
+        ):
+            self._committer.demand()
+
+    def _need_space(self) -> None:
+        """New names need room in the log; what a full store still allows is looking, renaming and deleting."""
+        if self._chunks.space().available <= 0:
+            raise FsError(errno.ENOSPC, "The drives are full: delete something or add a drive.")
+
+    def _left(self, inode: Inode) -> None:
+        if inode.nlink == 0 and inode.ino != ROOT_INO:
+            self._reclaimer.unlinked(inode.ino)
+
+    def _handle(self, fh: int) -> Handle:
+        try:
+            return self._files.handle(fh)
+        except KeyError:
+            raise FsError(errno.EBADF) from None

@@ -1,0 +1,189 @@
+"""Dirty bytes leave memory as stripes, while requests go on.
+
+A *flight* is one stripe under way: segments are marked, encoded and written by worker threads, and when the stripe
+is on the drives (written, not synced) the ranges that nobody has changed meanwhile become extents, in the loop, in
+one step of the open transaction. A flight that fails puts its bytes back as dirty.
+
+Full stripes leave as soon as one file has a stripe's worth; mixed ones when much small data has gathered; the rest
+with the next commit.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterable
+
+import trio
+
+from ciaosfs.base import limits
+from ciaosfs.base.errors import CiaosError, DriveGoneError, FsError, NoSpaceError
+from ciaosfs.base.types import Extent
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.files import File, Files
+from ciaosfs.fs.payload import Cargo, build_load
+from ciaosfs.meta.cutting import cut
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore
+
+log = logging.getLogger(__name__)
+
+INLINE_BYTES_MAX = 32 * limits.KIB
+"""Laying out this little costs less in the loop than a thread hop would."""
+
+
+class Flusher:
+    """Owns the flights. `files.pending_bytes` is what it works off; `limits.DIRTY_BYTES_MAX` is the ceiling."""
+
+    def __init__(
+        self, meta: Metadata, chunks: ChunkStore, files: Files, workers: Workers, nursery: trio.Nursery
+    ) -> None:
+        self._meta = meta
+        self._chunks = chunks
+        self._files = files
+        self._workers = workers
+        self._nursery = nursery
+        self._flights = 0
+        self._progress = trio.Event()
+        self._failure: CiaosError | None = None
+        self.bytes_flushed = 0
+        self.stripes_written = 0
+
+    @property
+    def flights(self) -> int:
+        """Stripes being written at this moment."""
+        return self._flights
+
+    def has_room(self, length: int) -> bool:
+        """Whether `length` more bytes may be taken into memory now."""
+        return self._files.pending_bytes + length <= limits.DIRTY_BYTES_MAX
+
+    async def wait_room(self, length: int) -> None:
+        """Wait until flights have made room; raises the flights' error when they fail instead."""
+        while not self.has_room(length):
+            if self._flights == 0:
+                self._failure = None
+                self.launch_all()
+            await self._wait_progress()
+            if self._failure is not None and self._flights == 0 and not self.has_room(length):
+                raise self._failure
+
+    def check_space(self, length: int) -> None:
+        """Raise ENOSPC now rather than lose an accepted byte later."""
+        if self._files.pending_bytes + length > self._chunks.space().available:
+            raise FsError(errno.ENOSPC, "The drives are full: delete something or add a drive.")
+
+    def wrote(self, file: File) -> None:
+        """After a write: account it, and let a full stripe go."""
+        self._files.account(file)
+        if file.overlay.dirty_bytes >= limits.STRIPE_PAYLOAD_BYTES_MAX:
+            while (
+                file.overlay.dirty_bytes >= limits.STRIPE_PAYLOAD_BYTES_MAX
+                and self._flights < limits.INFLIGHT_STRIPES_MAX
+            ):
+                self._launch([file])
+        elif (
+            self._files.pending_bytes >= limits.FLUSH_AHEAD_BYTES and self._flights < limits.INFLIGHT_STRIPES_MAX // 2
+        ):
+            self._launch(self._files.dirty())
+
+    def launch_all(self) -> None:
+        """Start flights for what is dirty, as many as may be under way."""
+        while self._files.has_dirty and self._flights < limits.INFLIGHT_STRIPES_MAX:
+            self._launch(self._files.dirty())
+
+    async def flush_all(self) -> None:
+        """Write everything that is dirty now and wait for all flights. Bytes that arrive meanwhile may remain.
+
+        Raises NoSpaceError or DriveGoneError when stripes cannot be written; their bytes stay dirty.
+        """
+        self._failure = None
+        while self._flights or (self._files.has_dirty and self._failure is None):
+            if self._failure is None:
+                self.launch_all()
+            await self._wait_progress()
+        if self._failure is not None:
+            raise self._failure
+
+    async def flush_ahead(self) -> None:
+        """One pass over what is dirty at this moment, so that the cut that follows finds little."""
+        goal = self.bytes_flushed + self._files.pending_bytes
+        self._failure = None
+        while self.bytes_flushed < goal and self._failure is None and (self._flights or self._files.has_dirty):
+            self.launch_all()
+            await self._wait_progress()
+
+    async def _wait_progress(self) -> None:
+        if self._flights:
+            await self._progress.wait()
+
+    def _launch(self, files: Iterable[File]) -> None:
+        """Mark up to one stripe's worth of the oldest dirty bytes and send it off."""
+        flight: list[tuple[File, Cargo]] = []
+        room = limits.STRIPE_PAYLOAD_BYTES_MAX
+        for file in files:
+            before = room
+            segments = file.overlay.take(flight, room)
+            room -= sum(len(segment.data) for segment in segments)
+            if room != before:
+                parts = [(segment.offset, segment.data) for segment in segments]
+                flight.append((file, Cargo(file.ino, parts, file.compress)))
+                self._files.account(file)
+            if room == 0:
+                break
+        if flight:
+            self._flights += 1
+            self._nursery.start_soon(self._fly, flight, limits.STRIPE_PAYLOAD_BYTES_MAX - room)
+
+    async def _fly(self, flight: list[tuple[File, Cargo]], length: int) -> None:
+        cargos = [cargo for _, cargo in flight]
+        try:
+            if length <= INLINE_BYTES_MAX:
+                load = build_load(cargos)
+            else:
+                load = await self._workers.run(build_load, cargos)
+            record = await self._chunks.write_stripe(load.pieces)
+        except (NoSpaceError, DriveGoneError) as error:
+            self._put_back(flight, error)
+        except Exception as error:  # our bug: the bytes stay in memory, the fsync that needs them gets EIO
+            log.exception("flight of %d bytes failed", length)
+            self._put_back(flight, CiaosError(f"Writing a stripe failed: {error!r}"))
+        else:
+            self._meta.stripes.insert(record)
+            for (file, cargo), extents in zip(flight, load.extents, strict=True):
+                self._land(flight, file, cargo.ino, extents, record.stripe_id)
+            self.stripes_written += 1
+        finally:
+            self.bytes_flushed += length
+            self._flights -= 1
+            progress, self._progress = self._progress, trio.Event()
+            progress.set()
+        if self._failure is None:
+            self._launch_full()
+
+    def _launch_full(self) -> None:
+        """A place became free: let the next full stripe of a streaming writer go."""
+        for file in self._files.dirty():
+            if self._flights >= limits.INFLIGHT_STRIPES_MAX:
+                return
+            if file.overlay.dirty_bytes >= limits.STRIPE_PAYLOAD_BYTES_MAX:
+                self._launch([file])
+
+    def _put_back(self, flight: list[tuple[File, Cargo]], error: CiaosError) -> None:
+        for file, _ in flight:
+            file.overlay.revert(flight)
+            self._files.account(file)
+        if self._failure is None:
+            log.warning("stripe not written: %s", error)
+        self._failure = error
+
+    def _land(self, flight: object, file: File, ino: int, extents: list[Extent], stripe_id: int) -> None:
+        ranges = file.overlay.land(flight)
+        for start, end in ranges:
+            arrived = []
+            for extent in extents:
+                part = cut(extent, start, end)
+                if part is not None:
+                    arrived.append(part._replace(stripe_id=stripe_id))
+            self._meta.extents.replace(ino, start, end, arrived)
+        self._files.account(file)

@@ -1,0 +1,34 @@
+"""The cut: a short time in which no change joins, so that a commit is one moment of everything.
+
+Every mutation waits for the gate first and then runs without an await until it is complete. The committer alone
+closes it.
+"""
+
+from __future__ import annotations
+
+import trio
+
+
+class Gate:
+    """Open or closed. `closed` is read on every mutation, hence a plain attribute."""
+
+    __slots__ = ("_opened", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._opened = trio.Event()
+        self._opened.set()
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+        self._opened = trio.Event()
+
+    def open(self) -> None:
+        self.closed = False
+        self._opened.set()
+
+    async def wait_open(self) -> None:
+        """Return at a moment when the gate is open. The caller goes on without an await."""
+        while self.closed:
+            await self._opened.wait()

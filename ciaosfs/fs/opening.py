@@ -1,0 +1,87 @@
+"""Bring a store to life: drives, recovery, background tasks; and put it to rest with everything on the drives."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from ciaosfs.base.clock import IdSource
+from ciaosfs.base.config import StoreConfig
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs import housekeeping
+from ciaosfs.fs.commit import Committer
+from ciaosfs.fs.files import Files
+from ciaosfs.fs.filesystem import FileSystem
+from ciaosfs.fs.flush import Flusher
+from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.reading import Reader
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.fs.recovery import recover
+from ciaosfs.stripe.store import ChunkStore, DriveSet
+
+log = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@asynccontextmanager
+async def open_store(config: StoreConfig, workers: Workers) -> AsyncIterator[FileSystem]:
+    """Open the store in `config`, which the caller has locked, and yield its running file system.
+
+    On leaving, everything is committed and synced; what kept it from being so is raised (CiaosError).
+    """
+    ids = IdSource(0)
+    drives = await workers.run(DriveSet.open, config.store_id, config.drives)
+    async with ChunkStore(drives, config.store_id, config.data_count, config.parity_count, ids, workers) as chunks:
+        boot = config.path / "meta" / "boot-id"
+        database = config.path / "meta" / "meta.sqlite"
+        await workers.run(_make_directory, database.parent)
+        recovered = await recover(
+            database, config.store_id, chunks, workers, is_same_boot=_same_boot(boot)
+        )
+        meta = recovered.meta
+        ids.raise_above(max(meta.stripes.highest_id(), meta.volumes.highest_id()))
+        try:
+            await workers.run(boot.write_bytes, _BOOT_ID.read_bytes())
+            chunks.on_volume = meta.volumes.note  # type: ignore[assignment]
+            files = Files()
+            gate = Gate()
+            reclaimer = Reclaimer(meta, chunks, files, gate)
+            async with trio.open_nursery() as nursery:
+                flusher = Flusher(meta, chunks, files, workers, nursery)
+                committer = Committer(
+                    meta, chunks, files, flusher, reclaimer, gate, workers, config.commit_interval_s
+                )
+                reader = Reader(meta, chunks, reclaimer, workers, nursery)
+                filesystem = FileSystem(
+                    meta, chunks, files, gate, flusher, reader, reclaimer, committer, recovered.reports
+                )
+                filesystem.prepare()
+                nursery.start_soon(housekeeping.watch_drives, chunks)
+                nursery.start_soon(housekeeping.purge, reclaimer, gate)
+                nursery.start_soon(committer.run)
+                try:
+                    yield filesystem
+                finally:
+                    with trio.CancelScope(shield=True):
+                        try:
+                            await committer.close()
+                        finally:
+                            nursery.cancel_scope.cancel()
+        finally:
+            await workers.run(meta.close)
+
+
+def _same_boot(boot: Path) -> bool:
+    try:
+        return boot.read_bytes() == _BOOT_ID.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def _make_directory(path: Path) -> None:
+    path.mkdir(exist_ok=True)

@@ -1,0 +1,207 @@
+"""Reading a file: pending bytes from memory, the rest from stripes, zeros for holes.
+
+`read_nowait` answers from memory and the page cache alone, in the loop, and gives up (None) as soon as something
+would block; `read` takes the same plan to the worker threads. Between planning and reading nothing can vanish: a
+stripe that is being read is pinned, so it is not given back although its last extent may go meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import trio
+
+from ciaosfs.base import limits
+from ciaosfs.base.errors import CiaosError, DamagedError, FsError
+from ciaosfs.base.types import Buffer, Codec, Extent, StripeRecord
+from ciaosfs.codec.compression import decompress_block
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.files import Handle
+from ciaosfs.fs.readplan import Piece, plan_read
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore
+
+log = logging.getLogger(__name__)
+
+INLINE_DECOMPRESS_BYTES_MAX = limits.COMPRESS_BLOCK_BYTES
+"""One compressed block takes about 0.1 ms; more goes to a thread."""
+READAHEAD_STRIPES = 2
+
+
+class Reader:
+    """Reads of open files. Keeps a bounded cache of stripe records."""
+
+    def __init__(
+        self,
+        meta: Metadata,
+        chunks: ChunkStore,
+        reclaimer: Reclaimer,
+        workers: Workers,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._meta = meta
+        self._chunks = chunks
+        self._reclaimer = reclaimer
+        self._workers = workers
+        self._nursery = nursery
+        self._records: OrderedDict[int, StripeRecord] = OrderedDict()
+        self._advised: OrderedDict[int, None] = OrderedDict()
+
+    def read_nowait(self, handle: Handle, offset: int, size: int) -> Buffer | None:
+        """Up to `size` bytes at `offset`, or None when that needs waiting. ENOENT when the inode is gone."""
+        ino = handle.file.ino
+        end = min(offset + size, self._file_size(ino))
+        if offset >= end:
+            return b""
+        extents = self._meta.extents.overlapping(ino, offset, end)
+        overlay = handle.file.overlay
+        if not overlay and len(extents) == 1:
+            extent = extents[0]
+            if extent.codec == Codec.RAW and extent.offset <= offset and extent.offset + extent.length >= end:
+                start = extent.stripe_offset + offset - extent.offset
+                found = self._chunks.read_nowait(self.record(extent.stripe_id), start, end - offset)
+                if found is not None:
+                    handle.next_offset = end
+                return found
+        pieces = plan_read(overlay.overlapping(offset, end) if overlay else (), extents, offset, end)
+        found = self._assemble_nowait(pieces)
+        if found is not None:
+            handle.next_offset = end
+        return found
+
+    async def read(self, handle: Handle, offset: int, size: int) -> Buffer:
+        """As `read_nowait`, waiting for drives. EIO when bytes are lost beyond repair."""
+        ino = handle.file.ino
+        end = min(offset + size, self._file_size(ino))
+        if offset >= end:
+            return b""
+        overlay = handle.file.overlay
+        extents = self._meta.extents.overlapping(ino, offset, end)
+        pieces = plan_read(overlay.overlapping(offset, end) if overlay else (), extents, offset, end)
+        sequential = offset == handle.next_offset
+        handle.next_offset = end
+        if sequential and extents:
+            self._read_ahead(ino, end)
+        pinned = [extent.stripe_id for extent in extents]
+        for stripe_id in pinned:
+            self._reclaimer.pin(stripe_id)
+        try:
+            return await self._assemble(pieces)
+        except DamagedError as error:
+            path = self._meta.dentries.path_of(ino)
+            log.error("read of inode %d (%s) at %d failed: %s", ino, _printable(path), offset, error)
+            raise FsError(errno.EIO, str(error)) from error
+        except (CiaosError, OSError) as error:
+            log.error("read of inode %d at %d failed: %s", ino, offset, error)
+            raise FsError(errno.EIO, str(error)) from error
+        finally:
+            for stripe_id in pinned:
+                self._reclaimer.unpin(stripe_id)
+
+    def record(self, stripe_id: int) -> StripeRecord:
+        """The stripe's record, from the cache or the metadata."""
+        records = self._records
+        record = records.get(stripe_id)
+        if record is None:
+            record = self._meta.stripes.load(stripe_id)
+            if record is None:
+                raise FsError(errno.EIO, f"Stripe {stripe_id} is referenced but not known: run `ciaosfs check`.")
+            records[stripe_id] = record
+            if len(records) > limits.STRIPE_RECORDS_CACHE_MAX:
+                records.popitem(last=False)
+        return record
+
+    def forget_record(self, stripe_id: int) -> None:
+        """The stripe's places changed, or it is gone."""
+        self._records.pop(stripe_id, None)
+
+    def _file_size(self, ino: int) -> int:
+        size = self._meta.inodes.size(ino)
+        if size is None:
+            raise FsError(errno.ENOENT)
+        return size
+
+    def _assemble_nowait(self, pieces: Sequence[Piece]) -> Buffer | None:
+        parts: list[Buffer] = []
+        for piece in pieces:
+            if piece.data is not None:
+                parts.append(piece.data)
+            elif piece.extent is None:
+                parts.append(bytes(piece.length))
+            else:
+                found = self._stored_nowait(piece.extent, piece.start, piece.length)
+                if found is None:
+                    return None
+                parts.append(found)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _stored_nowait(self, extent: Extent, start: int, length: int) -> Buffer | None:
+        record = self.record(extent.stripe_id)
+        if extent.codec == Codec.RAW:
+            return self._chunks.read_nowait(record, extent.stripe_offset + start, length)
+        if extent.skip + start + length > INLINE_DECOMPRESS_BYTES_MAX:
+            return None
+        stored = self._chunks.read_nowait(record, extent.stripe_offset, extent.stored_length)
+        if stored is None:
+            return None
+        return _unpack(stored, extent.skip + start, length)
+
+    async def _assemble(self, pieces: Sequence[Piece]) -> Buffer:
+        parts: list[Buffer] = [b""] * len(pieces)
+
+        async def fetch(index: int, piece: Piece) -> None:
+            assert piece.extent is not None
+            parts[index] = await self._stored(piece.extent, piece.start, piece.length)
+
+        waiting = []
+        for index, piece in enumerate(pieces):
+            if piece.data is not None:
+                parts[index] = piece.data
+            elif piece.extent is None:
+                parts[index] = bytes(piece.length)
+            else:
+                waiting.append((index, piece))
+        if len(waiting) == 1:
+            await fetch(*waiting[0])
+        else:
+            for index, piece in waiting:
+                assert piece.extent is not None
+                found = self._stored_nowait(piece.extent, piece.start, piece.length)
+                if found is None:
+                    await fetch(index, piece)
+                else:
+                    parts[index] = found
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _stored(self, extent: Extent, start: int, length: int) -> Buffer:
+        record = self.record(extent.stripe_id)
+        if extent.codec == Codec.RAW:
+            return await self._chunks.read(record, extent.stripe_offset + start, length)
+        stored = await self._chunks.read(record, extent.stripe_offset, extent.stored_length)
+        return await self._workers.run(_unpack, stored, extent.skip + start, length)
+
+    def _read_ahead(self, ino: int, offset: int) -> None:
+        """Ask the drives for the stripes a sequential reader will want next, once each."""
+        ahead = self._meta.extents.overlapping(
+            ino, offset, offset + READAHEAD_STRIPES * limits.STRIPE_PAYLOAD_BYTES_MAX
+        )
+        for extent in ahead:
+            if extent.stripe_id in self._advised:
+                continue
+            self._advised[extent.stripe_id] = None
+            if len(self._advised) > limits.STRIPE_RECORDS_CACHE_MAX:
+                self._advised.popitem(last=False)
+            self._nursery.start_soon(self._workers.run, self._chunks.advise, self.record(extent.stripe_id))
+
+
+def _unpack(stored: Buffer, start: int, length: int) -> Buffer:
+    """Bytes `[start, start + length)` of a compressed block."""
+    return memoryview(decompress_block(stored, limits.COMPRESS_BLOCK_BYTES))[start : start + length]
+
+
+def _printable(path: bytes | None) -> str:
+    return "no name" if path is None else path.decode(errors="backslashreplace")

@@ -1,0 +1,105 @@
+"""What nobody uses any more goes: inodes without names, and stripes without extents.
+
+Deletion runs backwards: rows first, bytes later. An inode that lost its last name is purged when the kernel has
+forgotten it and no handle is open: its extents go in slices, then its row. A stripe whose last extent went is
+dead: once the commit that says so is durable (`discard_dead` runs after the sync), its shards are given back to the
+drives' file systems and its rows leave with the next commit. A crash between the two leaves dead rows, which the next
+pass finds again; giving back twice does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from ciaosfs.base.types import StripeRecord
+from ciaosfs.fs.files import File, Files
+from ciaosfs.fs.gate import Gate
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore
+
+PURGE_EXTENTS_INLINE = 64
+"""Extents deleted at once in the request; larger files are taken apart by the background task in such slices."""
+DISCARD_BATCH = 1024
+
+
+class Reclaimer:
+    """Purges inodes and discards stripes. `busy` counts readers of a stripe: it is not discarded under them."""
+
+    def __init__(self, meta: Metadata, chunks: ChunkStore, files: Files, gate: Gate) -> None:
+        self._meta = meta
+        self._chunks = chunks
+        self._files = files
+        self._gate = gate
+        self._purging: deque[int] = deque()
+        self._readers: dict[int, int] = {}
+        self.stripes_discarded = 0
+
+    @property
+    def waiting(self) -> int:
+        """Inodes queued for purging."""
+        return len(self._purging)
+
+    def pin(self, stripe_id: int) -> None:
+        self._readers[stripe_id] = self._readers.get(stripe_id, 0) + 1
+
+    def unpin(self, stripe_id: int) -> None:
+        count = self._readers[stripe_id] - 1
+        if count:
+            self._readers[stripe_id] = count
+        else:
+            del self._readers[stripe_id]
+
+    def unlinked(self, ino: int) -> None:
+        """The last name of `ino` is gone: its bytes that are not stored need not be, once nobody has it open."""
+        self._files.obtain(ino).doomed = True
+
+    def forgotten(self, ino: int) -> None:
+        """The kernel holds no reference to `ino` any more."""
+        file = self._files.get(ino)
+        if file is not None and file.doomed and not file.handles:
+            self._purge(file)
+
+    def purge_leftovers(self) -> int:
+        """Queue every inode without a name; run when a store is opened, when nothing can be in use. Returns how many."""
+        orphans = self._meta.inodes.orphans()
+        self._purging.extend(orphans)
+        return len(orphans)
+
+    def _purge(self, file: File) -> None:
+        self._files.drop(file)
+        if self._gate.closed or not self._purge_step(file.ino):
+            self._purging.append(file.ino)
+
+    def _purge_step(self, ino: int) -> bool:
+        """Delete one slice; True when the inode is gone."""
+        if not self._meta.extents.purge_step(ino, PURGE_EXTENTS_INLINE):
+            return False
+        self._meta.inodes.delete(ino)
+        return True
+
+    def step(self) -> bool:
+        """One slice of background purging, with the gate open; True while more is waiting."""
+        if not self._purging:
+            return False
+        ino = self._purging[0]
+        if self._purge_step(ino):
+            self._purging.popleft()
+        return bool(self._purging)
+
+    def dead_stripes(self) -> list[StripeRecord]:
+        """The stripes without extents as of the transaction just committed; asked in the same step as its commit.
+
+        Nothing can refer to a dead stripe again, so they are as dead when the sync is done. Those that a read
+        still uses are left for the next commit.
+        """
+        return [record for record in self._meta.stripes.dead(DISCARD_BATCH) if record.stripe_id not in self._readers]
+
+    async def discard(self, dead: Sequence[StripeRecord]) -> None:
+        """Give `dead` back, after the sync of the commit they were dead in."""
+        if not dead:
+            return
+        for record in dead:
+            self._meta.stripes.delete(record.stripe_id)
+        self.stripes_discarded += len(dead)
+        await self._chunks.discard(dead)
