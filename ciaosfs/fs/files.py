@@ -89,7 +89,11 @@ class Files:
         return file
 
     def account(self, file: File) -> None:
-        """Bring the totals up to date after `file.overlay` changed."""
+        """Bring the totals up to date after `file.overlay` changed.
+
+        `file` may have been forgotten since its flight began, and its inode may have another state by now: that one
+        stays as it is.
+        """
         overlay = file.overlay
         count = overlay.dirty_bytes + overlay.flight_bytes
         self.pending_bytes += count - file.counted
@@ -97,14 +101,15 @@ class Files:
         if overlay.dirty_bytes:
             self._dirty.setdefault(file.ino, file)
         else:
-            self._dirty.pop(file.ino, None)
+            if self._dirty.get(file.ino) is file:
+                del self._dirty[file.ino]
             if not count:
                 self.settle(file)
 
     def settle(self, file: File) -> None:
         """Forget a file that needs no state any more."""
-        if not file.handles and not file.counted and not file.doomed:
-            self._files.pop(file.ino, None)
+        if not file.handles and not file.counted and not file.doomed and self._files.get(file.ino) is file:
+            del self._files[file.ino]
 
     def drop(self, file: File) -> None:
         """The inode is being purged: its pending bytes and its state go."""
