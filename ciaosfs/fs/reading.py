@@ -17,7 +17,7 @@ import trio
 from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError, DamagedError, FsError
 from ciaosfs.base.types import Buffer, Codec, Extent, StripeRecord
-from ciaosfs.codec.compression import decompress_block
+from ciaosfs.codec.compression import decompress_bytes
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.files import Handle
 from ciaosfs.fs.readplan import Piece, plan_read
@@ -199,8 +199,15 @@ class Reader:
 
 
 def _unpack(stored: Buffer, start: int, length: int) -> Buffer:
-    """Bytes `[start, start + length)` of a compressed block."""
-    return memoryview(decompress_block(stored, limits.COMPRESS_BLOCK_BYTES))[start : start + length]
+    """Bytes `[start, start + length)` of a compressed block; DamagedError when it has fewer.
+
+    A block is as long as what was dirty together, up to COMPRESS_BLOCK_BYTES: its extent, which may have been cut
+    since, does not know its whole length.
+    """
+    plain = decompress_bytes(stored, limits.COMPRESS_BLOCK_BYTES)
+    if len(plain) < start + length:
+        raise DamagedError(f"a compressed block has {len(plain)} bytes, its extent needs {start + length}")
+    return memoryview(plain)[start : start + length]
 
 
 def _printable(path: bytes | None) -> str:
