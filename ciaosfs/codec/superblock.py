@@ -1,5 +1,4 @@
-"""The first 4 KiB of every volume: whose it is and what it is for, so that a stray or swapped file is
-recognised.
+"""The first 4 KiB of every volume: whose it is and what it is for, so that a swapped file is recognised.
 
 Written once when the volume is created, never changed. The byte table is in FORMAT.md.
 """

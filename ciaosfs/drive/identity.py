@@ -45,16 +45,22 @@ def decode_identity(content: bytes, path: str) -> DriveIdentity:
     """
     try:
         fields = json.loads(content)
-        version = int(fields["format"])
+        version = _count(fields["format"])
         if version > DRIVE_FORMAT_VERSION:
             raise StoreError(
                 f"Drive {path} has format version {version}, newer than this ciaosfs "
                 f"({DRIVE_FORMAT_VERSION}): use the one that wrote it."
             )
         return DriveIdentity(
-            uuid.UUID(fields["store"]).bytes, uuid.UUID(fields["drive"]).bytes, int(fields["number"])
+            uuid.UUID(fields["store"]).bytes, uuid.UUID(fields["drive"]).bytes, _count(fields["number"])
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"Drive {path} has an unreadable identity file {IDENTITY_NAME}: replace the drive."
         ) from error
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

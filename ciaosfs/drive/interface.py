@@ -1,20 +1,16 @@
-"""What every drive promises, above all about crashes. A *drive* is one failure domain that holds volume
-files.
+"""What every drive promises, above all about crashes. A *drive* holds volume files and fails as a whole.
 
 All methods block and are for worker threads, except those that say otherwise; all may be called from several
 threads at once, as long as writes do not overlap and nothing uses a file while it is closed.
 
 The crash contract. A *crash* is the death of the process, of the kernel, or of the power.
 - A file that `Drive.create` returned is found again by `names` and `open` after a crash.
-- Bytes written before a `sync` of the same file that returned are there after a crash. So is the file's
-length.
+- Bytes written before a `sync` of the same file that returned are there after a crash. So is its length.
 - Of bytes written since, any part may be there, in any order, each sector old or new. The length may have
-grown
-  over bytes that never arrived: those read as zeros.
+  grown over bytes that never arrived: those read as zeros.
 - After a `sync` that raised, bytes written since the last one that returned count as lost, and no later
-`sync` of
-  that DriveFile succeeds: the kernel forgets a failed write-back once it was reported (the story of
-  fsyncgate).
+  `sync` of that DriveFile succeeds: the kernel forgets a failed write-back once it was reported, and a
+  repeated fsync then says yes to pages that never reached the disk (PostgreSQL's "fsyncgate" of 2018).
 - `remove` may be undone by a crash.
 
 Failures of the device are OSError with the errno of the system; DriveGoneError says that the drive is not

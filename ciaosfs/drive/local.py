@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -37,10 +37,10 @@ def volume_name(volume_id: int) -> str:
 
 
 def make_drive(path: str, *, store_id: bytes, number: int, drive_uuid: bytes | None = None) -> DriveIdentity:
-    """Make the directory `path` (created if missing, else empty) a drive of a store. Survives a crash on
-    return.
+    """Make the directory `path` (created if missing, else empty) a drive of a store.
 
-    Raises UsageError when it is not empty or already a drive, and OSError.
+    When it returns the drive survives a crash. Raises UsageError when the directory is not empty or already a
+    drive, and OSError.
     """
     identity = DriveIdentity(store_id, drive_uuid or os.urandom(16), number)
     _make_directory(Path(path).absolute())
@@ -52,14 +52,7 @@ def make_drive(path: str, *, store_id: bytes, number: int, drive_uuid: bytes | N
             raise UsageError(f"{path} already is a drive of a store: give an empty directory.")
         if strangers:
             raise UsageError(f"{path} is not empty: give an empty directory for a drive.")
-        try:
-            os.mkdir(VOLUMES_NAME, mode=0o700, dir_fd=root)
-        except FileExistsError:
-            with _opened(VOLUMES_NAME, root) as volumes:
-                if _list(volumes):
-                    raise UsageError(
-                        f"{path} holds volumes but no identity: give an empty directory."
-                    ) from None
+        _make_volumes(root, path)
         _write_identity(root, identity)
     finally:
         os.close(root)
@@ -95,7 +88,7 @@ class LocalDrive:
         """For `open_drive`, which hands over the descriptor `root` of the directory."""
         status = os.fstat(root)
         self._path = path
-        self._directory = Path(path)
+        self._directory = Path(path).absolute()  # a daemon changes its working directory
         self._root = root
         self._place = (status.st_dev, status.st_ino)
         self._identity = identity
@@ -122,6 +115,8 @@ class LocalDrive:
                 os.fsync(volumes)
             except BaseException:
                 file.close()
+                with suppress(OSError):  # an empty file left over is no volume; recovery would wonder
+                    os.unlink(name, dir_fd=volumes)
                 raise
         return file
 
@@ -166,6 +161,17 @@ class LocalDrive:
     def _check_present(self) -> None:
         if not self.is_present():
             raise DriveGoneError(f"Drive {self.number} is no longer at {self._path}.")
+
+
+def _make_volumes(root: int, path: str) -> None:
+    """Make the directory of volumes, or accept the empty one of an attempt that a crash cut short."""
+    with suppress(FileExistsError):
+        os.mkdir(VOLUMES_NAME, mode=0o700, dir_fd=root)
+    with _opened(VOLUMES_NAME, root) as volumes:
+        if _list(volumes):
+            raise UsageError(f"{path} holds volumes but no identity: give an empty directory.")
+        os.fsync(volumes)
+    os.fsync(root)
 
 
 def _read_identity(root: int, path: str, number: int) -> DriveIdentity:

@@ -79,6 +79,8 @@ class LocalFile:
                 written -= len(view)
 
     def sync(self) -> None:
+        if self._descriptor < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # Python would call it a ValueError
         if self._sync_error is not None:
             raise OSError(self._sync_error.errno, f"an earlier sync failed: {self._sync_error.strerror}")
         try:

@@ -1,12 +1,13 @@
-"""Threads for calls that block: file I/O, coding, compression. A hop costs a third of what `trio.to_thread`
-costs.
+"""Threads for calls that block: file I/O, coding, compression, at half the cost of `trio.to_thread`.
 
-The difference: threads wait in a C queue, results that are ready together wake the loop once, and no context
-variables, limiters or cancel scopes come along. So a call must not use `trio.from_thread`.
+What makes the difference: threads wait in a C queue, the loop is woken through one eventfd by whichever
+result is first while it sleeps, and no context variables, limiters or cancel scopes come along. So a call
+must not use `trio.from_thread`.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -46,14 +47,14 @@ class _Job:
         self.args = args
         self.task = task
         self.claim = [True]
-        self.result: outcome.Outcome[Any] = _NOT_ENDED
+        self.result = _NOT_ENDED
 
 
 class Workers:
-    """A pool of threads for blocking calls, an async context manager. Leaving it waits for every call and
-    thread.
+    """A pool of threads for blocking calls, an async context manager.
 
-    All methods are for the loop's thread.
+    Leaving it waits for every call that was accepted, whatever is cancelled meanwhile, and joins every
+    thread. All methods are for the loop's thread.
     """
 
     def __init__(self, threads_max: int = WORKER_THREADS_MAX, name: str = "ciaos-worker") -> None:
@@ -64,44 +65,50 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[_Job] = deque()
+        self._wake_descriptor = -1
         self._wake_pending = False
         self._unfinished = 0
-        self._closing = False
-        self._idle: trio.Event | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._running = False
+        self._all_finished = trio.Event()
+        self._delivery_ended = trio.Event()
 
     async def __aenter__(self) -> Workers:
-        assert self._token is None, "a Workers is entered once"
-        self._token = trio.lowlevel.current_trio_token()
+        assert self._wake_descriptor < 0 and not self._delivery_ended.is_set(), "a Workers is entered once"
+        self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._running = True
+        # A system task: delivery goes on while everything of the user's is being cancelled.
+        trio.lowlevel.spawn_system_task(self._deliver, name=f"results of {self._name}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closing = True
+        self._running = False
         with trio.CancelScope(shield=True):
             if self._unfinished:
-                self._idle = trio.Event()
-                await self._idle.wait()
+                await self._all_finished.wait()
+            os.eventfd_write(self._wake_descriptor, 1)
+            await self._delivery_ended.wait()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join()  # at once: every call has ended
+        os.close(self._wake_descriptor)
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call `function(*args)` in a thread and return its result or raise its exception.
 
         Cancelled before a thread took the call: it never runs, and Cancelled is raised. Cancelled later:
         waits for the call to end and returns its result, so that no thread uses a buffer its owner believes
-        free. Raises trio.ClosedResourceError once the pool is being left.
+        free. Raises trio.ClosedResourceError outside of the pool's `async with` block.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._closing or self._token is None:
+        if not self._running:
             raise trio.ClosedResourceError("the worker threads are not running")
+        if self._unfinished >= len(self._threads) < self._threads_max:
+            self._start_thread()
         job = _Job(function, args, trio.lowlevel.current_task())
         self._unfinished += 1
-        if self._unfinished > len(self._threads) < self._threads_max:
-            self._start_thread()
         self._jobs.put(job)
 
         def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
@@ -121,16 +128,13 @@ class Workers:
 
     def _start_thread(self) -> None:
         # Daemon threads: a call stuck in a dead device must not keep a dying process from exiting.
-        thread = threading.Thread(
-            target=self._work, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
-        )
+        name = f"{self._name}-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
 
     def _work(self) -> None:
         """What each thread does until it is handed None."""
-        token = self._token
-        assert token is not None
         while (job := self._jobs.get()) is not None:
             try:
                 job.claim.pop()
@@ -139,22 +143,27 @@ class Workers:
             job.result = outcome.capture(job.function, *job.args)
             self._done.append(job)
             # The loop clears the flag before it empties `_done`: what was appended before a look at a set
-            # flag is taken by the delivery that flag stands for.
+            # flag is taken by the delivery that the flag stands for.
             if not self._wake_pending:
                 self._wake_pending = True
-                token.run_sync_soon(self._deliver)
-            del job  # the result may hold buffers: do not keep them while waiting for the next call
+                os.eventfd_write(self._wake_descriptor, 1)
+            del job  # it may hold buffers: not to be kept while waiting for the next call
 
-    def _deliver(self) -> None:
-        """In the loop: wake the tasks whose calls have ended."""
-        self._wake_pending = False
+    async def _deliver(self) -> None:
+        """Wake the tasks whose calls have ended, until the pool is left."""
         done = self._done
-        while done:
-            job = done.popleft()
-            self._count_finished()
-            trio.lowlevel.reschedule(job.task, job.result)
+        while self._running or self._unfinished:
+            await trio.lowlevel.wait_readable(self._wake_descriptor)
+            os.eventfd_read(self._wake_descriptor)
+            self._wake_pending = False
+            while done:
+                job = done.popleft()
+                self._count_finished()
+                trio.lowlevel.reschedule(job.task, job.result)
+                del job
+        self._delivery_ended.set()
 
     def _count_finished(self) -> None:
         self._unfinished -= 1
-        if self._unfinished == 0 and self._idle is not None:
-            self._idle.set()
+        if not self._unfinished and not self._running:
+            self._all_finished.set()
