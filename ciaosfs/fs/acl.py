@@ -20,6 +20,7 @@ DEFAULT = b"system.posix_acl_default"
 _VERSION = 2
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _TAGS = (_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER)
+_NO_ID = 0xFFFFFFFF
 _HEAD = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")
 
@@ -31,20 +32,25 @@ class Entry(NamedTuple):
 
 
 def decode(value: bytes) -> list[Entry]:
-    """Parse and validate; EINVAL for anything malformed. An ACL without entries is an empty list."""
-    if len(value) < _HEAD.size or (len(value) - _HEAD.size) % _ENTRY.size:
+    """Parse and validate as the kernel does: EINVAL for anything malformed, EOPNOTSUPP for another version.
+
+    Entries come in the order of their tags, each kind without a name once. An ACL without entries is an empty list.
+    """
+    if len(value) < _HEAD.size:
         raise FsError(errno.EINVAL)
     if _HEAD.unpack_from(value)[0] != _VERSION:
         raise FsError(errno.EOPNOTSUPP)
+    if (len(value) - _HEAD.size) % _ENTRY.size:
+        raise FsError(errno.EINVAL)
     entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(value[_HEAD.size :])]
     tags = [entry.tag for entry in entries]
     if not entries:
         return entries
-    named = any(tag in (_USER, _GROUP) for tag in tags)
+    named = [entry for entry in entries if entry.tag in (_USER, _GROUP)]
     single = all(tags.count(tag) == 1 for tag in (_USER_OBJ, _GROUP_OBJ, _OTHER)) and tags.count(_MASK) <= 1
     if any(tag not in _TAGS for tag in tags) or any(entry.perm & ~7 for entry in entries) or not single:
         raise FsError(errno.EINVAL)
-    if named and _MASK not in tags:
+    if tags != sorted(tags) or any(entry.id == _NO_ID for entry in named) or (named and _MASK not in tags):
         raise FsError(errno.EINVAL)
     return entries
 
