@@ -1,5 +1,9 @@
 """The chunk store: payloads in, verified bytes out, over the drives that are there. The one facade of this
-floor."""
+floor.
+
+It wires the parts of this package together and owns them. What each promises when several things happen at
+once is in CONCURRENCY.md.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +15,53 @@ from ciaosfs.base.clock import IdSource
 from ciaosfs.base.types import Buffer, Space, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
+from ciaosfs.stripe.choosing import Chooser
+from ciaosfs.stripe.discarding import punch_shards
+from ciaosfs.stripe.durability import Durability, OnDamage
+from ciaosfs.stripe.log import CommitLog, LogEntry
+from ciaosfs.stripe.presence import Presence
+from ciaosfs.stripe.reader import ReaderStatistics, StripeReader
+from ciaosfs.stripe.spreading import Spreader
+from ciaosfs.stripe.writer import StripeWriter, WriterStatistics
+from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveState, DriveStatus
+from ciaosfs.volume.files import VolumeFiles
+from ciaosfs.volume.volume import VolumeState
 
-__all__ = ["ChunkStore", "ChunkStoreStatistics", "DriveSet", "DriveState", "DriveStatus", "LogEntry"]
+__all__ = [
+    "ChunkStore",
+    "ChunkStoreStatistics",
+    "DriveSet",
+    "DriveState",
+    "DriveStatus",
+    "LogEntry",
+    "OnDamage",
+    "OnVolume",
+]
 
-OnDamage = Callable[[int, int, str], None]
-"""(stripe id, shard index, reason): a shard was found missing or damaged while it was needed."""
-OnVolume = Callable[[int, int, VolumeKind, str], None]
-"""(volume id, drive number, kind, state): a volume was made or changed its state."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One commit or image root found on the drives; all its copies count as one entry."""
-
-    kind: NeedleKind
-    sequence: int
-
-    def payload(self) -> bytes:
-        """Read and verify. Blocking. ShardDamagedError when no copy is whole: a crash tore the last commit,
-        which then never happened."""
-        raise NotImplementedError
+OnVolume = Callable[[int, int, VolumeKind, VolumeState], None]
+"""(volume id, drive number, kind, state), in the loop: a volume was made or changed its state."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkStoreStatistics:
-    stripes_written: int
+    """A moment of the store; counts since it was opened."""
+
+    reads: ReaderStatistics
+    writes: WriterStatistics
+    commits_appended: int
+    syncs: int
+    volumes_dirty: int
+    volumes_known: int
+    files_open: int
 
 
 class ChunkStore:
-    """See the module. An async context manager; owns the DriveSet from entering on."""
+    """See the module. An async context manager; owns the DriveSet from the start, and closes it.
+
+    All methods are for the loop, except `advise` and `scan_log`. `on_damage` and `on_volume` may be set at
+    any time; they are called in the loop and must not raise.
+    """
 
     def __init__(
         self,
@@ -51,80 +72,160 @@ class ChunkStore:
         ids: IdSource,
         workers: Workers,
     ) -> None:
+        assert store_id == drives.store_id
         self.on_damage: OnDamage = lambda stripe_id, shard_index, reason: None
         self.on_volume: OnVolume = lambda volume_id, number, kind, state: None
+        self._drives = drives
+        self._workers = workers
+        self._files = VolumeFiles(store_id)
+        self._appenders = Appenders(drives, self._files, ids, workers, self._tell_volume)
+        self._durability = Durability(drives, self._appenders, workers, self._tell_damage)
+        self._presence = Presence(drives, self._files, self._appenders, workers)
+        self._chooser = Chooser(drives, self._appenders, data_count, parity_count)
+        self._spreader = Spreader(
+            drives, self._appenders, self._durability, workers, data_count, self._presence.refresh
+        )
+        self._writer = StripeWriter(
+            self._chooser, self._spreader, self._durability, ids, data_count, parity_count
+        )
+        self._reader = StripeReader(self._files, workers, self._tell_damage, drives.all_present)
+        self._log = CommitLog(
+            drives, self._files, self._chooser, self._spreader, self._durability, parity_count + 1
+        )
 
     async def __aenter__(self) -> ChunkStore:
         """DriveGoneError, naming what is absent, when fewer than `data_count` drives are there."""
-        raise NotImplementedError
+        try:
+            self._spreader.check_drives()
+        except BaseException:
+            self._drives.close()
+            raise
+        self._presence.begin()
+        return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
-        """Closes files and drives; syncs nothing."""
+        """Close files and drives. Syncs nothing, and no other method may be running."""
+        self._appenders.close()
+        self._files.close()
+        self._drives.close()
 
     async def write_stripe(
         self, pieces: Sequence[Buffer], kind: StripeKind = StripeKind.FILE
     ) -> StripeRecord:
-        """Code and write the concatenation of `pieces` (1 byte to STRIPE_PAYLOAD_BYTES_MAX), not yet synced.
+        """Code and write the concatenation of `pieces` (1 byte to STRIPE_PAYLOAD_BYTES_MAX).
 
-        The pieces must not change until this returns. Raises NoSpaceError, DriveGoneError.
+        Written is not synced. The pieces must not change until this returns; those that are exactly a shard
+        long are not copied. With drives away the stripe has fewer shards than it should, at least
+        `data_count`. Raises NoSpaceError, and DriveGoneError when too few drives can be written to. When
+        cancelled, what was written becomes dead space.
         """
-        raise NotImplementedError
+        record, written = await self._writer.write(pieces, kind)
+        self._reader.wrote(written)
+        return record
 
     def read_nowait(self, stripe: StripeRecord, offset: int, length: int) -> Buffer | None:
-        """Verified payload bytes if they are in the page cache, else None. In the loop, never blocks or
-        raises."""
-        raise NotImplementedError
+        """Payload bytes `[offset, offset + length)`, verified, if they are in the page cache; else None.
+
+        Never blocks and never raises: None may also mean that something is wrong, which `read` finds out.
+        """
+        return self._reader.read_nowait(stripe, offset, length)
 
     async def read(self, stripe: StripeRecord, offset: int, length: int) -> Buffer:
-        """Verified payload bytes. StripeLostError; DriveGoneError when absent drives, not damage, are the
-        cause."""
-        raise NotImplementedError
+        """Payload bytes `[offset, offset + length)`, verified, decoded from other shards if need be.
+
+        The range must lie in the payload. Raises StripeLostError when more shards are damaged than parity
+        replaces, DriveGoneError when they may be whole but their drives are absent or fail.
+        """
+        return await self._reader.read(stripe, offset, length)
 
     async def is_readable(self, stripe: StripeRecord) -> bool:
-        """Whether the whole payload can be read and verified now."""
-        raise NotImplementedError
+        """Whether the whole payload can be read and verified now. Reads all of it."""
+        return await self._reader.is_readable(stripe)
 
     def advise(self, stripe: StripeRecord) -> None:
-        """Ask the drives for the data shards of a stripe that will be read soon. For a worker thread; never
-        raises."""
+        """Ask the drives for the data shards of a stripe that will be read soon, and learn where its blocks
+        are.
+
+        For a worker thread; may wait for a drive. Never raises: what is wrong is for the read to find.
+        """
+        self._reader.advise(stripe)
 
     async def append_commit(self, sequence: int, payload: Buffer, image_root: bool = False) -> None:
-        """Append a commit (or image root) needle to the log volumes of m+1 drives, not yet synced.
+        """Append a commit (or image root) to the log volumes of m+1 drives, or as many as are there.
 
-        NoSpaceError, DriveGoneError: then the copies that were written are taken back.
+        Written is not synced. On NoSpaceError and DriveGoneError the copies that were written are taken back,
+        as far as their drives let us: a crash may still show them to a recovery.
         """
+        kind = NeedleKind.IMAGE_ROOT if image_root else NeedleKind.COMMIT
+        await self._log.append(sequence, payload, kind)
 
     async def sync(self) -> None:
-        """Make everything durable that was written before this call.
+        """Make everything durable that was written before this call; what is written meanwhile may be too.
 
-        DriveGoneError when so many drives failed that something written is lost; all later calls raise it
-        too.
+        Drives that fail are marked, and their shards reported through `on_damage`. Raises DriveGoneError when
+        so many failed that a stripe or commit is lost; then every later call raises too, until the store is
+        opened anew. Runs to its end once begun.
         """
+        await self._durability.sync()
 
     async def discard(self, records: Sequence[StripeRecord]) -> None:
-        """Give the space of dead stripes back. Call when the commit that made them dead is durable. Never
-        raises for drives that are absent or fail."""
+        """Give the space of dead stripes back.
+
+        Call when the commit that made them dead is durable and nothing reads them. Never raises for drives
+        that are absent or fail; doing it again does no harm.
+        """
+        for record in records:
+            self._reader.forget(record)
+        if await self._workers.run(punch_shards, self._files, records):
+            await self._presence.refresh()
 
     def space(self) -> Space:
-        """Usable space in payload bytes; cheap enough to ask for every write."""
-        raise NotImplementedError
+        """Usable space in payload bytes; cheap enough to ask for every write.
+
+        `available` can be placed, whatever stripes it comes in, unless others write to the same file systems.
+        """
+        return self._chooser.space()
 
     async def refresh_drives(self) -> list[DriveStatus]:
-        """Look which drives are there and measure them; take in those that came back."""
-        raise NotImplementedError
+        """Look which drives are there and measure them; take in those that came back or recovered."""
+        await self._presence.refresh()
+        return self._drives.statuses()
 
     def drive_statuses(self) -> list[DriveStatus]:
-        raise NotImplementedError
+        """The drives as of the last look, and what has happened since."""
+        return self._drives.statuses()
 
     def log_volume_min(self) -> int:
         """A commit appended from now on lies in a log volume with this id or a higher one."""
-        raise NotImplementedError
+        return self._appenders.log_volume_min()
 
-    def scan_log(self, volume_id_min: int) -> Iterator[LogEntry]:
-        """All commits and image roots in log volumes from `volume_id_min` on, in any order. Blocking."""
-        raise NotImplementedError
+    def scan_log(self, volume_id_min: int, sequence_min: int = 0) -> Iterator[LogEntry]:
+        """Every whole copy of every commit and image root in log volumes from `volume_id_min` on.
+
+        In no order; a commit comes once for each drive that has it, and not at all where a crash tore it.
+        What is below `sequence_min` is passed over without reading its payload. Blocking, for a worker
+        thread.
+        """
+        return self._log.scan(volume_id_min, sequence_min)
 
     def statistics(self) -> ChunkStoreStatistics:
-        raise NotImplementedError
+        return ChunkStoreStatistics(
+            reads=self._reader.statistics(),
+            writes=self._writer.statistics(),
+            commits_appended=self._log.appended,
+            syncs=self._durability.syncs,
+            volumes_dirty=self._durability.dirty_volumes,
+            volumes_known=self._files.volume_count,
+            files_open=self._files.open_count,
+        )
+
+    def _tell_damage(self, stripe_id: int, shard_index: int, reason: str) -> None:
+        self.on_damage(stripe_id, shard_index, reason)
+
+    def _tell_volume(self, volume_id: int, number: int, kind: VolumeKind, state: VolumeState) -> None:
+        self.on_volume(volume_id, number, kind, state)

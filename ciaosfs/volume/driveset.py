@@ -15,11 +15,13 @@ Everything here is for the loop, except `DriveSet.open` and `DriveSlot.look`, wh
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from ciaosfs.base import clock
+from ciaosfs.base.config import DriveConfig
 from ciaosfs.base.errors import DriveGoneError, StoreError
 from ciaosfs.drive.interface import Drive, FreeSpace
 from ciaosfs.drive.local import open_drive
@@ -30,6 +32,10 @@ FAILING_RETRY_S = 5.0
 """A failing drive is tried again after this; the pause doubles with every failure up to
 FAILING_RETRY_MAX_S."""
 FAILING_RETRY_MAX_S = 300.0
+FULL_RETRY_S = 30.0
+"""A full drive is tried again after this even if no more room is measured: quotas and inodes are not seen."""
+FORMER_DRIVES_MAX = 8
+"""Drives that left are closed only after this many more departures: no call on one takes that long."""
 
 DriveOpener = Callable[[str, bytes, int], Drive]
 """(path, store id, number) -> the drive there. Raises DriveGoneError, StoreError, OSError."""
@@ -67,26 +73,41 @@ class Look:
     reason: str
 
 
+class ChangeCount:
+    """Rises with everything that may change how much room there is; shared by the slots of a set."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
 class DriveSlot:
     """One position of the store and the drive that is in it at present, if any."""
 
-    def __init__(self, number: int, path: str, store_id: bytes, opener: DriveOpener) -> None:
-        self.number = number
-        self.path = path
+    def __init__(
+        self, config: DriveConfig, store_id: bytes, opener: DriveOpener, changes: ChangeCount
+    ) -> None:
+        self.number = number = config.number
+        self.path = str(config.path)
         self.drive: Drive | None = None
         self.reason = ""
         self.retry_at_s = 0.0
         self._store_id = store_id
         self._opener = opener
-        self._uuid: bytes | None = None
+        self._uuid = config.uuid
         self._is_failing = False
         self._is_full = False
+        self._full_retry_at_s = 0.0
         self._retry_pause_s = FAILING_RETRY_S
         self._space = FreeSpace(-1 - number, 0, 0)
         self._spent = 0
         self._spent_since_look = 0
         self._on_way = 0
+        self._former: deque[Drive] = deque()
+        self._changes = changes
         self.placed = 0
+        """Bytes sent in this session."""
 
     @property
     def state(self) -> DriveState:
@@ -125,6 +146,7 @@ class DriveSlot:
 
     def sent(self, length: int) -> None:
         """A position for `length` bytes was taken: they are on their way. Pair with `arrived`."""
+        self._changes.value += 1
         self._on_way += length
         self._spent += length
         self._spent_since_look += length
@@ -146,7 +168,7 @@ class DriveSlot:
         except (DriveGoneError, StoreError, OSError) as error:
             return Look(None, None, None, str(error))
         try:
-            if self._uuid is not None and drive.uuid != self._uuid:
+            if drive.uuid != self._uuid:
                 raise StoreError(
                     f"Another drive {self.number} has taken the place of this one at {self.path}."
                 )
@@ -161,13 +183,17 @@ class DriveSlot:
 
     def saw(self, look: Look) -> None:
         """Take over what a look found. The caller deals with the volumes of a drive that went or came."""
+        self._changes.value += 1
         if look.drive is None or look.space is None:
             self._left(look.reason)
             return
         if look.drive is not self.drive:
             self._came(look.drive)
-        if self._is_full and look.space.free_bytes > self._space.free_bytes:
+        if self._is_full and (
+            look.space.free_bytes > self._space.free_bytes or clock.monotonic_s() >= self._full_retry_at_s
+        ):
             self._is_full = False
+            self.reason = ""
         self._space = look.space
         self._spent = self._spent_since_look
 
@@ -175,6 +201,7 @@ class DriveSlot:
         """The device raised an error: no more writes until a retry succeeds."""
         if self.drive is None:
             return
+        self._changes.value += 1
         if not self._is_failing:
             log.error("drive %d at %s is failing: %s", self.number, self.path, reason)
         self._is_failing = True
@@ -186,6 +213,7 @@ class DriveSlot:
         """A retry succeeded. The pause before the next one stays long: a drive that comes and goes is not
         trusted."""
         log.warning("drive %d at %s takes writes again", self.number, self.path)
+        self._changes.value += 1
         self._is_failing = False
         self.reason = ""
 
@@ -195,23 +223,31 @@ class DriveSlot:
         self._is_full = True
 
     def close(self) -> None:
+        """Let go of the drive; no thread uses it any more."""
+        self._set_aside()
+        while self._former:
+            self._former.popleft().close()
+
+    def _set_aside(self) -> None:
+        """Have no drive. It is not closed yet: a thread may be opening a file through it at this moment."""
         drive, self.drive = self.drive, None
         if drive is not None:
-            drive.close()
+            self._former.append(drive)
+            if len(self._former) > FORMER_DRIVES_MAX:
+                self._former.popleft().close()
 
     def _left(self, reason: str) -> None:
         if self.drive is not None or reason != self.reason:
             log.error("drive %d at %s is absent: %s", self.number, self.path, reason)
-        self.close()
+        self._set_aside()
         self._is_failing = self._is_full = False
         self.reason = reason
 
     def _came(self, drive: Drive) -> None:
-        self.close()
-        if self._uuid is not None or self.reason:
+        self._set_aside()
+        if self.reason:
             log.warning("drive %d at %s is there again", self.number, self.path)
         self.drive = drive
-        self._uuid = drive.uuid
         self._is_failing = self._is_full = False
         self._retry_pause_s = FAILING_RETRY_S
         self.reason = ""
@@ -222,39 +258,66 @@ class DriveSet:
     own."""
 
     def __init__(
-        self, store_id: bytes, slots: Sequence[DriveSlot], names: dict[int, tuple[str, ...]]
+        self,
+        store_id: bytes,
+        slots: Sequence[DriveSlot],
+        names: dict[int, tuple[str, ...]],
+        changes: ChangeCount,
     ) -> None:
         """For `open`. `names` holds the volume files of each present drive."""
         self.store_id = store_id
-        self.slots = tuple(slots)
+        self.slots = {slot.number: slot for slot in slots}
         self.names_at_open = names
+        self._changes = changes
+
+    @property
+    def version(self) -> int:
+        """Differs whenever the room on the drives, or which of them are there, may differ."""
+        return self._changes.value
 
     @classmethod
-    def open(cls, store_id: bytes, paths: Sequence[str], opener: DriveOpener = open_drive) -> DriveSet:
-        """Open the drives at `paths`, numbered in that order. Blocking.
+    def open(
+        cls, store_id: bytes, drives: Sequence[DriveConfig], opener: DriveOpener = open_drive
+    ) -> DriveSet:
+        """Open the drives of a store. Blocking.
 
-        A drive that is not there, or is somebody else's, is absent, with the reason in its status; how many
-        may be is for the store to judge.
+        A drive that is not there, or is not the one the configuration names, is absent, with the reason in
+        its status; how many may be is for the store to judge.
         """
-        slots = [DriveSlot(number, str(path), store_id, opener) for number, path in enumerate(paths)]
+        changes = ChangeCount()
+        ordered = sorted(drives, key=lambda drive: drive.number)
+        slots = [DriveSlot(config, store_id, opener, changes) for config in ordered]
         names: dict[int, tuple[str, ...]] = {}
         for slot in slots:
             look = slot.look()
             slot.saw(look)
             if look.names is not None:
                 names[slot.number] = look.names
-        return cls(store_id, slots, names)
+        return cls(store_id, slots, names, changes)
 
     def usable(self) -> list[DriveSlot]:
         """The drives that are there and not failing, full ones included."""
-        return [slot for slot in self.slots if slot.is_usable]
+        return [slot for slot in self.slots.values() if slot.is_usable]
 
     def present(self) -> list[DriveSlot]:
-        return [slot for slot in self.slots if slot.drive is not None]
+        return [slot for slot in self.slots.values() if slot.drive is not None]
+
+    def own_total(self, slot: DriveSlot) -> int:
+        """A drive's size, or its part of the size of a file system it shares with others of this store."""
+        return slot.total // max(1, sum(other.device == slot.device for other in self.present()))
+
+    def free_on_device(self, device: int) -> int:
+        """Bytes free on one file system, without what is on its way to any drive on it."""
+        slots = [slot for slot in self.present() if slot.device == device]
+        return max(0, min(slot.measured_free for slot in slots) - sum(slot.spent for slot in slots))
+
+    def all_present(self) -> bool:
+        """Whether every drive of the store is there: then a volume that is not found is lost."""
+        return all(slot.drive is not None for slot in self.slots.values())
 
     def statuses(self) -> list[DriveStatus]:
-        return [slot.status() for slot in self.slots]
+        return [slot.status() for slot in self.slots.values()]
 
     def close(self) -> None:
-        for slot in self.slots:
+        for slot in self.slots.values():
             slot.close()

@@ -1,0 +1,104 @@
+"""Looking at the drives: which went, which came back, how much room they have, whether a failing one has
+recovered."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from ciaosfs.base import clock
+from ciaosfs.base.errors import DriveGoneError
+from ciaosfs.base.limits import NEEDLE_LARGE_BYTES
+from ciaosfs.base.types import VolumeKind
+from ciaosfs.drive.local import volume_name
+from ciaosfs.drive.workers import Workers
+from ciaosfs.volume.appending import Appenders
+from ciaosfs.volume.driveset import DriveSet, DriveSlot, DriveState, Look
+from ciaosfs.volume.files import VolumeFiles
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """Keeps drives, their volumes and the appenders in step. All methods are for the loop."""
+
+    def __init__(
+        self,
+        drives: DriveSet,
+        files: VolumeFiles,
+        appenders: Appenders,
+        workers: Workers,
+    ) -> None:
+        self._drives = drives
+        self._files = files
+        self._appenders = appenders
+        self._workers = workers
+        self._turn = trio.Lock()
+
+    def begin(self) -> None:
+        """Take in the volumes of the drives that were there when the set was opened."""
+        for slot in self._drives.present():
+            assert slot.drive is not None
+            self._files.attach(slot.drive, self._drives.names_at_open.get(slot.number, ()))
+
+    async def refresh(self) -> None:
+        """Look at every drive, all at the same time."""
+        async with self._turn:
+            slots = list(self._drives.slots.values())
+            looks: dict[int, Look] = {}
+
+            async def look_at(slot: DriveSlot) -> None:
+                # A deadline for slow drives belongs here: one that does not answer counts as failing.
+                looks[slot.number] = await self._workers.run(slot.look)
+
+            for slot in slots:
+                slot.looking()
+            async with trio.open_nursery() as nursery:
+                for slot in slots:
+                    nursery.start_soon(look_at, slot)
+            for slot in slots:
+                self._take_over(slot, looks[slot.number])
+            for slot in slots:
+                if slot.state is DriveState.FAILING and clock.monotonic_s() >= slot.retry_at_s:
+                    await self._retry(slot)
+
+    def _take_over(self, slot: DriveSlot, look: Look) -> None:
+        """No await: a drive, its volumes and its appenders change in one step."""
+        before = slot.drive
+        slot.saw(look)
+        if slot.drive is before:
+            return
+        # Also when a drive came: a volume that was being made on the one before must not be used.
+        self._appenders.retire(slot.number)
+        if before is not None:
+            self._files.detach(slot.number)
+        if slot.drive is not None:
+            self._files.attach(slot.drive, look.names or ())
+
+    async def _retry(self, slot: DriveSlot) -> None:
+        """A failing drive gets a new volume; if that can be written and synced the drive is back in use."""
+        volume = None
+        try:
+            volume = await self._appenders.make_ready(slot, VolumeKind.DATA, NEEDLE_LARGE_BYTES)
+            volume.hold()
+            try:
+                await self._workers.run(volume.file.sync)
+            finally:
+                volume.wrote()
+        except (OSError, DriveGoneError) as error:
+            slot.failed(str(error))
+            self._appenders.retire(slot.number)
+            if volume is not None:
+                await self._remove(slot, volume.volume_id)
+        else:
+            slot.recovered()
+
+    async def _remove(self, slot: DriveSlot, volume_id: int) -> None:
+        """A volume that only a failed retry has seen must not be left behind with every retry."""
+        self._files.forget(volume_id)
+        if slot.drive is not None:
+            try:
+                await self._workers.run(slot.drive.remove, volume_name(volume_id))
+            except (OSError, DriveGoneError) as error:
+                log.debug("volume %016x stays behind: %s", volume_id, error)
