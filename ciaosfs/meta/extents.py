@@ -56,9 +56,10 @@ class Extents:
 
     def overlapping(self, ino: int, start: int, end: int) -> list[Extent]:
         """The extents that touch file bytes `[start, end)`, whole and in order; none for an empty range."""
-        found = [
-            _new(Extent, row) for row in self._read(_NEAR, (ino, start, min(end, _OFFSET_MAX))).fetchall()
-        ]
+        end = min(end, _OFFSET_MAX)
+        if start >= end:
+            return []
+        found = [_new(Extent, row) for row in self._read(_NEAR, (ino, start, end)).fetchall()]
         if found and found[0].offset + found[0].length <= start:
             del found[0]
         return found
@@ -70,6 +71,9 @@ class Extents:
         that reach out of the range keep their outer parts. Pieces that continue each other are stored as one.
         """
         end = min(end, _OFFSET_MAX)
+        if start >= end:
+            assert not new, "new extents leave the range"
+            return 0
         live: dict[int, int] = {}
         allocated = 0
         put: list[Extent] = []

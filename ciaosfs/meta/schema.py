@@ -149,7 +149,7 @@ CREATE TABLE volumes (
     volume  INTEGER PRIMARY KEY,  -- id from base.clock.IdSource
     drive   INTEGER NOT NULL,     -- number of the drive it lies on
     kind    INTEGER NOT NULL,     -- base.types.VolumeKind
-    state   INTEGER NOT NULL      -- as the volume package numbers them: open, sealed, ...
+    state   TEXT    NOT NULL      -- open, sealed, compacting, dead: volume.volume.VolumeState
 )
 """
 

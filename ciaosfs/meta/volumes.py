@@ -39,7 +39,7 @@ class VolumeRow(NamedTuple):
     volume_id: int
     drive: int
     kind: int
-    state: int
+    state: str
 
 
 class DriveRow(NamedTuple):
@@ -57,7 +57,7 @@ class Volumes:
     def __init__(self, database: Database) -> None:
         self._execute = database.executor()
 
-    def note(self, volume_id: int, drive: int, kind: int, state: int) -> None:
+    def note(self, volume_id: int, drive: int, kind: int, state: str) -> None:
         """A volume was made, or changed its state."""
         self._execute(_NOTE, (volume_id, drive, kind, state))
 

@@ -1,0 +1,57 @@
+"""Questions about the whole tree that are asked by commands, not by requests. In a worker thread, from a `Reader`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ciaosfs.meta.inodes import ROOT_INO
+from ciaosfs.meta.reader import Reader
+
+_INOS: Final = "SELECT DISTINCT ino FROM extents WHERE stripe = ?"
+_ALL_NAMES: Final = "SELECT parent, name, ino FROM dentries"
+_PARENT: Final = "SELECT parent FROM inodes WHERE ino = ?"
+_NAME: Final = "SELECT name FROM dentries WHERE parent = ? AND ino = ? LIMIT 1"
+_DEPTH_MAX: Final = 8192
+
+
+def files_of_stripes(reader: Reader, stripe_ids: Iterable[int]) -> set[int]:
+    """The inodes with bytes in any of the stripes."""
+    return {row[0] for stripe_id in stripe_ids for row in reader.rows(_INOS, (stripe_id,))}
+
+
+def paths_of(reader: Reader, inos: Iterable[int]) -> dict[int, list[bytes]]:
+    """All paths of each inode, sorted; an inode without a name has an empty list.
+
+    Looks at every name once: about a second for some million names, whatever the number of inodes.
+    """
+    wanted: dict[int, list[bytes]] = {ino: [] for ino in inos}
+    directories: dict[int, bytes | None] = {ROOT_INO: b""}
+    if ROOT_INO in wanted:
+        wanted[ROOT_INO].append(b"/")
+    for parent, name, ino in reader.rows(_ALL_NAMES):
+        if ino in wanted:
+            above = _directory_path(reader, parent, directories)
+            if above is not None:
+                wanted[ino].append(above + b"/" + name)
+    for paths in wanted.values():
+        paths.sort()
+    return wanted
+
+
+def _directory_path(reader: Reader, ino: int, known: dict[int, bytes | None]) -> bytes | None:
+    """The path of a directory without a final "/"; None when it does not lead to the root. `known` is added to."""
+    climbed: list[tuple[int, bytes]] = []
+    while ino not in known:
+        parents = list(reader.rows(_PARENT, (ino,)))
+        names = list(reader.rows(_NAME, (parents[0][0], ino))) if parents else []
+        if not names or len(climbed) > _DEPTH_MAX:
+            known[ino] = None
+            break
+        climbed.append((ino, names[0][0]))
+        ino = parents[0][0]
+    path = known[ino]
+    for step, name in reversed(climbed):
+        path = None if path is None else path + b"/" + name
+        known[step] = path
+    return path
