@@ -6,7 +6,9 @@ Library code takes `logging.getLogger(__name__)` and nothing else. Only the two 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -15,12 +17,23 @@ from ciaosfs.base import clock, limits
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def set_up_file(path: Path, level: int = logging.INFO) -> None:
-    """Log to `path`, which is rotated at LOG_FILE_BYTES_MAX; LOG_FILES_MAX files are kept in all."""
-    handler = RotatingFileHandler(
-        path, maxBytes=limits.LOG_FILE_BYTES_MAX, backupCount=limits.LOG_FILES_MAX - 1, encoding="utf-8"
-    )
-    _install(handler, level)
+class _OwningStderr(RotatingFileHandler):
+    """Whatever else writes to stderr (C libraries, a dying interpreter) lands in the current log file."""
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        os.dup2(stream.fileno(), 2)
+        return stream
+
+
+def set_up_file(path: Path, level: int = logging.INFO, *, with_stderr: bool = False) -> None:
+    """Log to `path`, which is rotated at LOG_FILE_BYTES_MAX; LOG_FILES_MAX files are kept in all.
+
+    `with_stderr` redirects file descriptor 2 there, too.
+    """
+    kind = _OwningStderr if with_stderr else RotatingFileHandler
+    backups = limits.LOG_FILES_MAX - 1
+    _install(kind(path, maxBytes=limits.LOG_FILE_BYTES_MAX, backupCount=backups, encoding="utf-8"), level)
 
 
 def set_up_terminal(level: int = logging.INFO) -> None:
