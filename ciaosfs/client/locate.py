@@ -1,0 +1,77 @@
+"""From what a person names (a mount point, a path below it, a store's directory, nothing) to the store meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ciaosfs.base.config import load_config
+from ciaosfs.base.errors import StoreError, UsageError
+from ciaosfs.client import mounts, storelock, transport
+from ciaosfs.client.mounts import Mount
+from ciaosfs.client.transport import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A store, and where it is mounted, if it is."""
+
+    store: Path
+    mount: Mount | None
+
+
+def locate(path: Path | None) -> Target:
+    """The store that `path` means; without one, the only mounted store.
+
+    Raises StoreError when there is none, UsageError when several are mounted and none was named.
+    """
+    if path is None:
+        return _only_mounted()
+    resolved = mounts.resolve_mountpoint(path)
+    mount = _mount_covering(resolved)
+    if mount is not None and mount.store is not None:
+        return Target(mount.store, mount)
+    store = path.resolve()
+    load_config(store)
+    return Target(store, mounts.mount_of_store(store))
+
+
+def locate_mounted(path: Path | None) -> tuple[Target, Mount]:
+    """As `locate`, for what needs a mount. Raises StoreError when the store is not mounted."""
+    target = locate(path)
+    if target.mount is None:
+        raise StoreError(
+            f"Store {target.store} is not mounted: mount it with 'ciaosfs mount {target.store}'."
+        )
+    return target, target.mount
+
+
+def connect(store: Path) -> Connection:
+    """A connection (to be entered) to the daemon of the store. Raises DaemonError or StoreError."""
+    holder, _ = storelock.read_lock(store)
+    if holder is not None and holder.socket:
+        return Connection(Path(holder.socket))
+    return Connection(transport.socket_path(load_config(store).store_id))
+
+
+def _only_mounted() -> Target:
+    mounted = mounts.mounts_of_ours()
+    if not mounted:
+        raise StoreError("No store is mounted: name one, or mount it with 'ciaosfs mount STORE'.")
+    if len(mounted) > 1:
+        places = ", ".join(str(mount.mountpoint) for mount in mounted)
+        raise UsageError(f"Several stores are mounted ({places}): name one of them.")
+    store = mounted[0].store
+    assert store is not None
+    return Target(store, mounted[0])
+
+
+def _mount_covering(path: Path) -> Mount | None:
+    """The mount that `path` lies in: the longest mount point above it, the latest when there are several."""
+    covering: Mount | None = None
+    for mount in mounts.parse_mountinfo(mounts.MOUNTINFO.read_bytes()):
+        if path.is_relative_to(mount.mountpoint) and (
+            covering is None or len(mount.mountpoint.parts) >= len(covering.mountpoint.parts)
+        ):
+            covering = mount
+    return covering

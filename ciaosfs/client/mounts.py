@@ -1,0 +1,125 @@
+"""The kernel's table of mounts, as far as ciaosfs is concerned: which store is mounted where, and unmounting.
+
+Nothing here touches a mounted file system, which might hang: everything comes from /proc/self/mountinfo.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from ciaosfs.base.errors import MountError
+
+SUBTYPE = "ciaosfs"
+FSTYPE = f"fuse.{SUBTYPE}"
+MOUNTINFO = Path("/proc/self/mountinfo")
+_UMOUNT_NOFOLLOW = 8
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of mountinfo. `device` is `major:minor`; `source` is what the mounter named."""
+
+    mountpoint: Path
+    device: str
+    fstype: str
+    source: str
+
+    @property
+    def store(self) -> Path | None:
+        """The store's directory when this is a mount of ours."""
+        return Path(unquote(self.source)) if self.fstype == FSTYPE else None
+
+
+def source_of(store: Path) -> str:
+    """How a store's path is written as the source of its mount: printable ASCII without option separators."""
+    return quote(os.fsencode(store), safe="/+@:=~ ")
+
+
+def parse_mountinfo(content: bytes) -> list[Mount]:
+    """The mounts in `content`, in mounting order: of two at one place the later one is seen."""
+    mounts = []
+    for line in content.splitlines():
+        before, separator, after = line.partition(b" - ")
+        fields, rest = before.split(b" "), after.split(b" ")
+        if not separator or len(fields) < 6 or len(rest) < 2:
+            continue
+        place, fstype, source = (os.fsdecode(_unescape(part)) for part in (fields[4], rest[0], rest[1]))
+        mounts.append(Mount(Path(place), fields[2].decode(), fstype, source))
+    return mounts
+
+
+def _unescape(field: bytes) -> bytes:
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), field)
+
+
+def mount_at(mountpoint: Path) -> Mount | None:
+    """What is mounted exactly at the absolute, resolved path `mountpoint`."""
+    found = [mount for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.mountpoint == mountpoint]
+    return found[-1] if found else None
+
+
+def mount_of_store(store: Path) -> Mount | None:
+    """Where the store at `store` is mounted."""
+    found = [mount for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.store == store]
+    return found[-1] if found else None
+
+
+def mounts_of_ours() -> list[Mount]:
+    """All mounted stores."""
+    return [mount for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.store is not None]
+
+
+def resolve_mountpoint(path: Path) -> Path:
+    """`path` absolute and without symbolic links, without a look at what is mounted there (it may be dead)."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would ask what is mounted there
+    return path.parent.resolve() / path.name if path.name else path
+
+
+def unmount(mountpoint: Path) -> None:
+    """Unmount, as root by umount(2) and as a user by fusermount3. Blocks while the kernel writes back its cache.
+
+    Raises MountError: errno EBUSY when files there are in use, EINVAL when nothing is mounted.
+    """
+    if os.geteuid() == 0:
+        _unmount_as_root(mountpoint)
+    else:
+        _unmount_as_user(mountpoint)
+
+
+def _unmount_as_root(mountpoint: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(mountpoint), _UMOUNT_NOFOLLOW) == 0:
+        return
+    raise _refusal(mountpoint, ctypes.get_errno(), "")
+
+
+def _unmount_as_user(mountpoint: Path) -> None:
+    program = shutil.which("fusermount3") or shutil.which("fusermount")
+    if program is None:
+        raise MountError("fusermount3 is needed to unmount as a user: install the package fuse3.")
+    command = [program, "-u", "--", os.fspath(mountpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        is_busy = "busy" in done.stderr.lower()
+        raise _refusal(mountpoint, errno.EBUSY if is_busy else errno.EPERM, done.stderr.strip())
+
+
+def _refusal(mountpoint: Path, code: int, detail: str) -> MountError:
+    if code == errno.EBUSY:
+        message = f"{mountpoint} is in use: close the files and leave the directories there ('fuser -vm' lists them)."
+    elif code == errno.EINVAL:
+        message = f"Nothing is mounted at {mountpoint}: 'ciaosfs status' lists what is."
+    else:
+        message = f"{mountpoint} cannot be unmounted: {detail or os.strerror(code)}."
+    error = MountError(message)
+    error.errno = code
+    return error

@@ -1,0 +1,173 @@
+"""The lock file of a store: `STORE/lock`. Whoever owns the store holds flock(2) on it and says so inside.
+
+The content is one JSON object: the holder's pid, mount point and control socket while it is held; how the
+holder ended, after it let go in good order. A holder that was killed leaves its own entry behind, unlocked.
+So one file answers who has the store, how to reach it, and whether the last unmount got everything onto the drives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ciaosfs.base import clock
+from ciaosfs.base.errors import StoreBusyError, StoreError
+from ciaosfs.client import mounts
+
+LOCK_NAME = "lock"
+LOCK_BYTES_MAX = 16384
+WAIT_S = 10.0
+"""How long a new owner waits for one that is just shutting down: umount(2) returns before the daemon is done."""
+_RETRY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who owns a store. `mountpoint` and `socket` are empty for a command that works on the store itself."""
+
+    pid: int
+    mountpoint: str = ""
+    socket: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the last owner ended; exit status 0 means that everything is on the drives."""
+
+    exit_code: int
+    message: str = ""
+
+
+class StoreLock:
+    """The held lock. Made by `hold`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def announce(self, holder: Holder) -> None:
+        """Say who holds it and how to reach them."""
+        self._write({"holder": asdict(holder)})
+
+    def end(self, ending: Ending) -> None:
+        """Leave word of how it ended; the lock goes when `hold` is left."""
+        self._write({"ending": asdict(ending)})
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        content = json.dumps(fields).encode() + b"\n"
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+
+@contextmanager
+def hold(store: Path, wait_s: float = WAIT_S) -> Iterator[StoreLock]:
+    """Own the store while in this context.
+
+    Waits up to `wait_s` while the holder is on its way out (its mount is gone). Raises StoreBusyError when it
+    is not, or takes longer, and StoreError when the lock file cannot be opened.
+    """
+    descriptor = _open(store / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    try:
+        _acquire(store, descriptor, wait_s)
+        lock = StoreLock(descriptor)
+        lock.announce(Holder(os.getpid()))
+        yield lock
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(store: Path, descriptor: int, wait_s: float) -> None:
+    deadline = clock.monotonic_s() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _parse(_content(descriptor))[0]
+            mounted = mounts.mount_of_store(store)
+            if mounted is not None or clock.monotonic_s() >= deadline:
+                raise StoreBusyError(_busy_sentence(store, holder, mounted)) from None
+            time.sleep(_RETRY_S)
+        else:
+            return
+
+
+def _busy_sentence(store: Path, holder: Holder | None, mounted: mounts.Mount | None) -> str:
+    who = f"process {holder.pid}" if holder is not None else "another process"
+    if mounted is not None:
+        return (
+            f"Store {store} is already mounted at {mounted.mountpoint} by {who}: "
+            f"use it there, or 'ciaosfs umount {mounted.mountpoint}' first."
+        )
+    return f"Store {store} is in use by {who}, which has not let go of it: see whether that process hangs."
+
+
+def read_lock(store: Path) -> tuple[Holder | None, Ending | None]:
+    """(who holds the store now, how the last owner ended); the first is None when nobody holds it.
+
+    An owner that was killed leaves neither.
+    """
+    path = store / LOCK_NAME
+    try:
+        descriptor = _open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None, None
+    try:
+        is_held = _is_held(descriptor)
+        holder, ending = _parse(_content(descriptor))
+        if is_held:
+            return holder or Holder(0), None
+        return None, ending
+    finally:
+        os.close(descriptor)
+
+
+def wait_released(store: Path, wait_s: float) -> bool:
+    """Block until nobody holds the store; False when that takes longer than `wait_s`."""
+    deadline = clock.monotonic_s() + wait_s
+    while read_lock(store)[0] is not None:
+        if clock.monotonic_s() >= deadline:
+            return False
+        time.sleep(_RETRY_S)
+    return True
+
+
+def _is_held(descriptor: int) -> bool:
+    # A shared lock for an instant: an owner that tries just then finds nothing mounted and tries again.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}.") from error
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, LOCK_BYTES_MAX, 0)
+
+
+def _parse(content: bytes) -> tuple[Holder | None, Ending | None]:
+    """What the file says; (None, None) for a file that is empty, half-written, or of a later version."""
+    try:
+        fields = json.loads(content)
+        if "holder" in fields:
+            entry = fields["holder"]
+            return Holder(int(entry["pid"]), str(entry["mountpoint"]), str(entry["socket"])), None
+        entry = fields["ending"]
+        return None, Ending(int(entry["exit_code"]), str(entry["message"]))
+    except (ValueError, KeyError, TypeError):
+        return None, None

@@ -1,0 +1,99 @@
+"""A connection to a store's daemon: finding its socket, and one blocking call per request."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ciaosfs.base.errors import DaemonError
+from ciaosfs.control.framing import LineReader
+from ciaosfs.control.messages import Request, decode_reply, encode_request
+
+CALL_TIMEOUT_S = 30.0
+"""For requests that are answered at once. Others (`sync`) wait as long as the daemon lives."""
+_RECEIVE_BYTES = 65536
+_SOCKET_PATH_BYTES_MAX = 107
+"""sun_path has 108 bytes with its end mark."""
+
+
+def runtime_directory() -> Path:
+    """Where daemons of this user keep their sockets: /run/ciaosfs for root, else a directory of the user's own."""
+    if os.geteuid() == 0:
+        return Path("/run/ciaosfs")
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given:
+        return Path(given) / "ciaosfs"
+    return Path(tempfile.gettempdir()) / f"ciaosfs-{os.geteuid()}"
+
+
+def socket_path(store_id: bytes) -> Path:
+    """The control socket of the store with this id. Raises DaemonError when its path would be too long."""
+    path = runtime_directory() / f"{uuid.UUID(bytes=store_id)}.sock"
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
+        raise DaemonError(f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter directory.")
+    return path
+
+
+def make_runtime_directory() -> None:
+    """Make the directory for sockets. Raises DaemonError when another user could have put something there."""
+    directory = runtime_directory()
+    try:
+        directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise DaemonError(f"{directory} cannot be made: {error.strerror}.") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise DaemonError(
+            f"{directory} is not a directory of your own that nobody else can write: remove it."
+        )
+
+
+class Connection:
+    """A context manager that connects on entering and closes on leaving. One request at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._lines = LineReader()
+
+    def __enter__(self) -> Connection:
+        self._socket.settimeout(CALL_TIMEOUT_S)
+        try:
+            self._socket.connect(os.fspath(self._path))
+        except OSError as error:
+            self._socket.close()
+            raise DaemonError(f"The daemon does not answer at {self._path}: {error.strerror}.") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def call(
+        self, operation: str, *, timeout_s: float | None = CALL_TIMEOUT_S, **arguments: Any
+    ) -> dict[str, Any]:
+        """Send one request and return its result.
+
+        Raises the daemon's error as its own class, or DaemonError when the daemon went away, or took
+        longer than `timeout_s` (None: waits as long as the daemon lives).
+        """
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.sendall(encode_request(Request(operation, arguments)))
+            while (line := self._lines.next_line()) is None:
+                data = self._socket.recv(_RECEIVE_BYTES)
+                if not data:
+                    raise DaemonError("The daemon went away without an answer: its log may say why.")
+                self._lines.feed(data)
+        except TimeoutError:
+            raise DaemonError(f"The daemon did not answer within {timeout_s:g} s.") from None
+        except OSError as error:
+            raise DaemonError(f"The connection to the daemon broke: {error.strerror}.") from error
+        return decode_reply(line)

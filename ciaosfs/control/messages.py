@@ -1,0 +1,106 @@
+"""The protocol of the control socket, version 1. Pure.
+
+A client sends requests, one line each, and gets one reply for each, in order:
+
+    {"v": 1, "op": "sync"}
+    {"v": 1, "ok": true, "result": {...}}
+    {"v": 1, "ok": false, "errno": 28, "code": "NoSpaceError", "message": "The drives cannot take ..."}
+
+`code` is the name of a class in `base/errors.py`; the client raises that class again. A field that is not
+known is ignored, so both sides may grow.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ciaosfs.base import errors, limits
+from ciaosfs.base.errors import CiaosError, DaemonError, FsError, UsageError
+
+VERSION = 1
+OPERATIONS = ("status", "sync", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks. `arguments` are the fields beside version and operation."""
+
+    operation: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode_request(request: Request) -> bytes:
+    """One line."""
+    return _encode({"v": VERSION, "op": request.operation, **request.arguments})
+
+
+def decode_request(line: bytes) -> Request:
+    """Raises UsageError when the line is no request of a version and operation known here."""
+    fields = _decode(line)
+    version = fields.pop("v", None)
+    if version != VERSION:
+        raise UsageError(f"This daemon speaks version {VERSION} of the control protocol, not {version!r}.")
+    operation = fields.pop("op", None)
+    if operation not in OPERATIONS:
+        raise UsageError(f"There is no operation {operation!r}; there are {', '.join(OPERATIONS)}.")
+    return Request(operation, fields)
+
+
+def encode_result(result: Mapping[str, Any]) -> bytes:
+    """The reply to a request that was carried out. Raises UsageError when it would be too long for one line."""
+    line = _encode({"v": VERSION, "ok": True, "result": result})
+    if len(line) > limits.CONTROL_MESSAGE_BYTES_MAX:
+        raise UsageError(f"The answer has {len(line)} bytes, more than one message may have.")
+    return line
+
+
+def encode_failure(error: Exception) -> bytes:
+    """The reply to a request that failed with `error`; what is not a CiaosError is not explained to clients."""
+    if isinstance(error, CiaosError):
+        code, number, message = type(error).__name__, error.errno, error.message
+    else:
+        code, number = DaemonError.__name__, errno.EIO
+        message = "The daemon could not carry out the request; its log says why."
+    return _encode({"v": VERSION, "ok": False, "errno": number, "code": code, "message": message})
+
+
+def decode_reply(line: bytes) -> dict[str, Any]:
+    """The result, or raise the error that the reply tells of. DaemonError when it is no reply."""
+    try:
+        fields = _decode(line)
+    except UsageError as error:
+        raise DaemonError(f"The daemon sent no valid reply: {error.message}") from error
+    if fields.get("ok") is True and isinstance(fields.get("result"), dict):
+        result: dict[str, Any] = fields["result"]
+        return result
+    message, number = fields.get("message"), fields.get("errno")
+    if fields.get("ok") is not False or not isinstance(message, str) or not isinstance(number, int):
+        raise DaemonError("The daemon's reply is neither a result nor an error.")
+    raise _error_of(str(fields.get("code")), number, message)
+
+
+def _error_of(code: str, number: int, message: str) -> CiaosError:
+    kind = getattr(errors, code, None)
+    if kind is FsError:
+        return FsError(number, message)
+    if isinstance(kind, type) and issubclass(kind, CiaosError):
+        return kind(message)
+    return DaemonError(message)
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UsageError("A message must be one JSON object on one line.") from None
+    if not isinstance(fields, dict):
+        raise UsageError("A message must be a JSON object.")
+    return fields
