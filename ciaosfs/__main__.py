@@ -1,0 +1,7 @@
+"""`python -m ciaosfs`."""
+
+from __future__ import annotations
+
+from ciaosfs.cli.main import main
+
+main()

@@ -1,0 +1,63 @@
+"""`ciaosfs mkfs`."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import click
+
+from ciaosfs.cli import output
+from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_store
+
+
+@click.command("mkfs")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--drive",
+    "drives",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A directory that becomes a drive, in earnest use each on a disk of its own. Once for each drive; "
+    "without any, the drives are directories inside the store.",
+)
+@click.option("--data", type=int, metavar="K", help=f"Data shards of a stripe [default: {DATA_COUNT}].")
+@click.option(
+    "--parity",
+    type=int,
+    metavar="M",
+    help=f"Parity shards of a stripe: so many drives may be lost [default: {PARITY_COUNT}].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
+def command(
+    store: Path, drives: tuple[Path, ...], data: int | None, parity: int | None, as_json: bool
+) -> None:
+    """Make a new store in the directory STORE.
+
+    STORE and the drives must be empty or not exist. Nothing is changed when something is wrong.
+
+    \b
+    Example:
+      ciaosfs mkfs ~/store
+      ciaosfs mkfs /srv/store --drive /disk1/c --drive /disk2/c --drive /disk3/c --data 2 --parity 1
+    """
+    config = plan_store(store, drives, data, parity)
+    make_store(config)
+    if as_json:
+        output.print_json(
+            "store",
+            {
+                "store": os.fspath(config.path),
+                "id": str(uuid.UUID(bytes=config.store_id)),
+                "data": config.data_count,
+                "parity": config.parity_count,
+                "drives": [os.fspath(drive.path) for drive in config.drives],
+            },
+        )
+    else:
+        output.print_result(
+            f"Made store {config.path}: {config.data_count}+{config.parity_count} on {len(config.drives)} drives. "
+            f"Mount it with 'ciaosfs mount {config.path}'."
+        )

@@ -1,0 +1,120 @@
+"""`ciaosfs mount`: start the daemon and wait until the mount answers, or for the reason why it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ciaosfs.base import errors
+from ciaosfs.base.config import load_config
+from ciaosfs.base.errors import CiaosError, DaemonError, MountError
+from ciaosfs.cli import output
+
+MALLOC_SETTINGS: dict[str, str] = {}
+
+
+@click.command("mount")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to the terminal.")
+@click.option("--debug", is_flag=True, help="Log more.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
+def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool, as_json: bool) -> None:
+    """Mount the store in the directory STORE at MOUNTPOINT; returns when the mount answers.
+
+    MOUNTPOINT is an empty directory, by default /mnt/ciaos for root and ~/ciaos for a user (these two are
+    made when they are missing). The daemon logs to STORE/ciaosfsd.log.
+
+    \b
+    Example:
+      ciaosfs mount /srv/store /mnt/ciaos
+    """
+    config = load_config(store.resolve())
+    if mountpoint is None:
+        mountpoint = _default_mountpoint()
+    arguments = [os.fspath(config.path), os.path.abspath(mountpoint)]  # noqa: PTH100 - not resolved: it may hang
+    if debug:
+        arguments.append("--debug")
+    if foreground:
+        os.execve(sys.executable, [*_daemon(), *arguments, "--foreground"], _environment())
+    start(arguments)
+    try:
+        mountpoint.stat()
+    except OSError as error:
+        raise MountError(f"{mountpoint} does not answer: {error.strerror}.") from error
+    if as_json:
+        output.print_json("mount", {"store": os.fspath(config.path), "mountpoint": os.fspath(mountpoint)})
+
+
+def start(arguments: list[str]) -> None:
+    """Run the daemon in the background; returns when it serves. Raises its failure as a CiaosError."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as report:
+        try:
+            child = subprocess.Popen(
+                [*_daemon(), *arguments, "--report-fd", str(writing)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[writing],
+                start_new_session=True,
+                env=_environment(),
+            )
+        finally:
+            os.close(writing)
+        try:
+            line = report.readline()
+        except KeyboardInterrupt:
+            child.terminate()
+            raise
+    _interpret(line, child)
+    child.returncode = 0  # it lives on by itself: no warning that it was not waited for
+
+
+def _interpret(line: bytes, child: subprocess.Popen[bytes]) -> None:
+    try:
+        fields: dict[str, Any] = json.loads(line)
+    except ValueError:
+        status = child.wait()
+        raise DaemonError(
+            f"The daemon ended with status {status} before the mount answered: see ciaosfsd.log in the store."
+        ) from None
+    if fields.get("ready") is not True:
+        child.wait()
+        raise _failure(int(fields["exit_code"]), str(fields["message"]))
+
+
+def _failure(exit_code: int, message: str) -> CiaosError:
+    """The class whose exit status the daemon ended with."""
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, CiaosError) and kind.exit_code == exit_code:
+            return kind(message)
+    return CiaosError(message)
+
+
+def _default_mountpoint() -> Path:
+    mountpoint = Path("/mnt/ciaos") if os.geteuid() == 0 else Path.home() / "ciaos"
+    try:
+        mountpoint.mkdir(exist_ok=True)
+    except OSError as error:
+        raise MountError(f"{mountpoint} cannot be made: {error.strerror}; name a mount point.") from error
+    return mountpoint
+
+
+def _daemon() -> list[str]:
+    # -P: nothing is imported from whatever directory the caller stands in.
+    return [sys.executable, "-P", "-m", "ciaosfsd"]
+
+
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, **MALLOC_SETTINGS}
+    path = environment.get("PYTHONPATH")
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in path.split(os.pathsep))  # noqa: PTH100
+    return environment

@@ -1,0 +1,118 @@
+"""All printing: results on stdout, for people or as JSON lines with a type field; talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from ciaosfs.base.units import format_bytes, format_duration
+
+
+def print_json(kind: str, fields: Mapping[str, Any]) -> None:
+    """One JSON line."""
+    click.echo(json.dumps({"type": kind, **fields}))
+
+
+def print_result(sentence: str) -> None:
+    """What a command did, on stdout."""
+    click.echo(sentence)
+
+
+def talk(sentence: str) -> None:
+    """What a person should know beside the result, on stderr."""
+    click.echo(sentence, err=True)
+
+
+def print_status(fields: Mapping[str, Any]) -> None:
+    """The status of one store as a table; `fields` as the daemon gives them, or of one that is not mounted."""
+    rows: list[tuple[str, str]] = [("Store", str(fields["store"]))]
+    if fields["mounted"]:
+        rows += _mounted_rows(fields)
+    else:
+        rows.append(("Mounted", _not_mounted(fields)))
+        rows.append(("Coding", _coding(fields)))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+    click.echo()
+    _print_table(_drive_table(fields["drives"]))
+
+
+def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    space, commit = fields["space"], fields["commit"]
+    used = max(0, space["total"] - space["free"])
+    uptime = format_duration(fields["uptime_s"])
+    rows = [
+        ("Mounted", f"{fields['mountpoint']} by process {fields['pid']} for {uptime}"),
+        ("Coding", _coding(fields)),
+        (
+            "Space",
+            f"{format_bytes(space['available'])} available of {format_bytes(space['total'])}, "
+            f"{format_bytes(used)} used",
+        ),
+        ("Inodes", f"{fields['inodes']:,}; {fields['open_handles']:,} open files"),
+        ("Stripes", _stripes(fields["stripes_by_missing"], fields["parity"])),
+        ("In memory", f"{format_bytes(fields['dirty_bytes'])} not yet on the drives"),
+        ("Last commit", _commit(commit)),
+    ]
+    if commit["failure"]:
+        rows.append(("Failing", str(commit["failure"])))
+    rows += [("At mounting", str(report)) for report in fields["reports"]]
+    return rows
+
+
+def _not_mounted(fields: Mapping[str, Any]) -> str:
+    if fields["holder_pid"] is not None:
+        return f"no, but in use by process {fields['holder_pid']}"
+    ending = fields["last_ending"]
+    if ending is None:
+        return "no"
+    return (
+        "no, unmounted cleanly"
+        if ending["exit_code"] == 0
+        else f"no; the last mount ended: {ending['message']}"
+    )
+
+
+def _coding(fields: Mapping[str, Any]) -> str:
+    data, parity = fields["data"], fields["parity"]
+    return f"{data}+{parity} (any {parity} of {data + parity} shards may be lost)"
+
+
+def _commit(commit: Mapping[str, Any]) -> str:
+    if commit["sequence"] == 0:
+        return "none yet"
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(commit["time_ns"] / 1e9))
+    return f"{format_duration(commit['age_s'])} ago ({when}), number {commit['sequence']:,}"
+
+
+def _stripes(by_missing: Mapping[str, int], parity: int) -> str:
+    total = sum(by_missing.values())
+    parts = [f"{total:,}"]
+    for missing, count in sorted((int(key), count) for key, count in by_missing.items()):
+        if missing and count:
+            lost = ", lost" if missing > parity else ""
+            shards = "shard" if missing == 1 else "shards"
+            parts.append(f"{count:,} with {missing} {shards} missing{lost}")
+    return "; ".join(parts) if len(parts) > 1 else f"{parts[0]}, all whole"
+
+
+def _drive_table(drives: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    table = [["DRIVE", "STATE", "FREE", "TOTAL", "PATH"]]
+    for drive in drives:
+        sizes = [
+            format_bytes(drive[name]) if drive.get(name) is not None else "-" for name in ("free", "total")
+        ]
+        table.append([str(drive["number"]), str(drive["state"]), *sizes, str(drive["path"])])
+    return table
+
+
+def _print_table(table: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,1 @@
+"""Floor 7: commands that own a store while it is not mounted."""
