@@ -1,0 +1,3 @@
+"""Floor 7: the daemon process that owns one mounted store."""
+
+from __future__ import annotations

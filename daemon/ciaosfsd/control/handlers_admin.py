@@ -1,0 +1,89 @@
+"""What anybody who may reach the control socket can ask of the daemon as a whole: status, sync, stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ciaosfs.base import clock
+from ciaosfs.base.config import StoreConfig
+from ciaosfsd.control.server import Handler
+
+if TYPE_CHECKING:
+    from ciaosfs.fs.filesystem import FileSystem
+
+
+class AdminHandlers:
+    """The handlers of one mounted store.
+
+    `flush_kernel` brings over what the kernel's cache holds, `stop` begins to unmount and returns at once.
+    """
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        filesystem: FileSystem,
+        mountpoint: os.PathLike[str],
+        flush_kernel: Callable[[], Awaitable[None]],
+        stop: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._fs = filesystem
+        self._mountpoint = os.fspath(mountpoint)
+        self._flush_kernel = flush_kernel
+        self._stop = stop
+        self._started_s = clock.monotonic_s()
+
+    def by_operation(self) -> dict[str, Handler]:
+        return {"status": self.status, "sync": self.sync, "stop": self.stop}
+
+    async def status(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The state of the store; sizes in bytes, ages and durations in seconds."""
+        status = self._fs.status()
+        commit = status.commit
+        return {
+            "pid": os.getpid(),
+            "uptime_s": clock.monotonic_s() - self._started_s,
+            "mountpoint": self._mountpoint,
+            "store": os.fspath(self._config.path),
+            "data": self._config.data_count,
+            "parity": self._config.parity_count,
+            "space": {
+                "total": status.space.total,
+                "free": status.space.free,
+                "available": status.space.available,
+            },
+            "inodes": status.inodes,
+            "open_handles": status.open_handles,
+            "dirty_bytes": status.pending_bytes,
+            "stripes_by_missing": {str(missing): n for missing, n in status.stripes_by_missing.items()},
+            "drives": [
+                {
+                    "number": drive.number,
+                    "path": os.fspath(drive.path),
+                    "state": str(drive.state),
+                    "free": drive.free,
+                    "total": drive.total,
+                }
+                for drive in status.drives
+            ],
+            "commit": {
+                "sequence": commit.sequence,
+                "time_ns": commit.time_ns,
+                "age_s": max(0.0, (clock.now_ns() - commit.time_ns) / 1e9),
+                "failure": commit.failure,
+            },
+            "reports": list(status.reports),
+        }
+
+    async def sync(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything written so far, by whomever, is on the drives when this answers."""
+        await self._flush_kernel()
+        await self._fs.sync()
+        return {"commit": self._fs.status().commit.sequence}
+
+    async def stop(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin to unmount. The lock of the store tells when everything is on the drives."""
+        self._stop()
+        return {"pid": os.getpid()}

@@ -1,0 +1,61 @@
+"""From an inode to what the kernel is told about it, and back from a setattr request.
+
+The daemon is the only writer, so the kernel may keep every answer for a day: not being asked is faster than any
+answer. Whoever changes the tree on another way than this mount must invalidate what the kernel keeps.
+"""
+
+from __future__ import annotations
+
+import pyfuse3
+
+from ciaosfs.fs.attributes import SetAttributes
+from ciaosfs.meta.inodes import Inode
+
+CACHE_S = 86400.0
+BLOCK_BYTES = 4096
+"""st_blksize, f_bsize and f_frsize: what a page of the kernel's cache holds."""
+_SECTOR_BYTES = 512
+"""The unit of st_blocks, whatever st_blksize says."""
+
+
+def entry_attributes(inode: Inode, pending_bytes: int = 0) -> pyfuse3.EntryAttributes:
+    """The answer to lookup and getattr. `pending_bytes` are in memory still and count as allocated."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = inode.ino
+    entry.entry_timeout = CACHE_S
+    entry.attr_timeout = CACHE_S
+    entry.st_mode = inode.mode
+    entry.st_nlink = inode.nlink
+    entry.st_uid = inode.uid
+    entry.st_gid = inode.gid
+    entry.st_rdev = inode.rdev
+    entry.st_size = inode.size
+    entry.st_blocks = (inode.allocated + pending_bytes + _SECTOR_BYTES - 1) // _SECTOR_BYTES
+    entry.st_atime_ns = inode.atime_ns
+    entry.st_mtime_ns = inode.mtime_ns
+    entry.st_ctime_ns = inode.ctime_ns
+    return entry
+
+
+def _no_entry() -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = CACHE_S
+    return entry
+
+
+NO_ENTRY = _no_entry()
+"""Answers the lookup of a name that is not there, so that the kernel remembers that too. Never changed."""
+
+
+def wanted_changes(attributes: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> SetAttributes:
+    """What a setattr request asks for."""
+    return SetAttributes(
+        mode=attributes.st_mode if fields.update_mode else None,
+        uid=attributes.st_uid if fields.update_uid else None,
+        gid=attributes.st_gid if fields.update_gid else None,
+        size=attributes.st_size if fields.update_size else None,
+        atime_ns=attributes.st_atime_ns if fields.update_atime else None,
+        mtime_ns=attributes.st_mtime_ns if fields.update_mtime else None,
+        ctime_ns=attributes.st_ctime_ns if fields.update_ctime else None,
+    )

@@ -1,0 +1,173 @@
+"""The handlers: each turns one FUSE request into one call of the file system, and the answer into pyfuse3's types.
+
+No handler catches anything: `errors.guarded` translates for all of them. Plain functions are handlers that never
+wait. pyfuse3 does not need a handler for `access` (the kernel checks, by `default_permissions`), and `flush` is
+answered ENOSYS, after which the kernel does not ask again at each close: with the writeback cache close(2) waits
+for WRITE requests anyway, and what fails later is reported by fsync.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileInfo, ReaddirToken, RequestContext, SetattrFields, StatvfsData
+
+from ciaosfs.base import limits
+from ciaosfs.base.types import Buffer
+from ciaosfs.fs.requester import Requester
+from ciaosfsd.fuse.attributes import BLOCK_BYTES, NO_ENTRY, entry_attributes, wanted_changes
+from ciaosfsd.fuse.errors import failure
+
+if TYPE_CHECKING:
+    from ciaosfs.fs.filesystem import FileSystem
+
+LISTING_PAGE = 128
+"""Directory entries fetched at once: a 4 KiB answer holds 20 to 30, a large one 200."""
+
+
+class Handlers:
+    """What `errors.guarded` makes pyfuse3's operations of: every public name here is one of theirs.
+
+    Directory handles are inode numbers: cookies are stable, so a listing has no state.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = True
+    enable_acl = True
+
+    def __init__(self, filesystem: FileSystem) -> None:
+        self._fs = filesystem
+
+    # Looking
+
+    def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        inode = self._fs.lookup(parent, name)
+        if inode is None:
+            return NO_ENTRY
+        return entry_attributes(inode, self._fs.pending_bytes_of(inode.ino))
+
+    def forget(self, counts: Sequence[tuple[int, int]]) -> None:
+        # The kernel sends one FORGET with all lookups when it drops an inode, so nothing is counted here.
+        self._fs.forget([ino for ino, _ in counts])
+
+    def getattr(self, ino: int, ctx: RequestContext) -> EntryAttributes:
+        return entry_attributes(self._fs.getattr(ino), self._fs.pending_bytes_of(ino))
+
+    def readlink(self, ino: int, ctx: RequestContext) -> bytes:
+        return self._fs.readlink(ino)
+
+    def opendir(self, ino: int, ctx: RequestContext) -> int:
+        return ino
+
+    def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        cookie = start_id
+        while True:
+            rows = self._fs.list_directory(fh, cookie, LISTING_PAGE)
+            for cookie, name, inode in rows:
+                entry = entry_attributes(inode, self._fs.pending_bytes_of(inode.ino))
+                if not pyfuse3.readdir_reply(token, name, entry, cookie):
+                    return
+            if len(rows) < LISTING_PAGE:
+                return
+
+    def releasedir(self, fh: int) -> None:
+        pass
+
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
+        space = self._fs.space()
+        inodes = self._fs.inode_count()
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = BLOCK_BYTES
+        data.f_blocks = space.total // BLOCK_BYTES
+        data.f_bfree = space.free // BLOCK_BYTES
+        data.f_bavail = space.available // BLOCK_BYTES
+        # Inodes are rows, so there is no number of them: as many as blocks could hold something.
+        data.f_ffree = data.f_favail = data.f_bavail
+        data.f_files = inodes + data.f_ffree
+        data.f_namemax = limits.NAME_BYTES_MAX
+        return data
+
+    def getxattr(self, ino: int, name: bytes, ctx: RequestContext) -> bytes:
+        # Asked before every write(2), by file_remove_privs; nothing switches that off from here.
+        if name == b"security.capability":
+            raise failure(errno.ENODATA)
+        return self._fs.getxattr(ino, name)
+
+    def listxattr(self, ino: int, ctx: RequestContext) -> Sequence[bytes]:
+        return self._fs.listxattr(ino)
+
+    # Changing the tree
+
+    async def setattr(
+        self, ino: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        inode = await self._fs.setattr(ino, wanted_changes(attr, fields), _requester(ctx))
+        return entry_attributes(inode, self._fs.pending_bytes_of(ino))
+
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        return entry_attributes(await self._fs.mknod(parent, name, mode, rdev, _requester(ctx)))
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        return entry_attributes(await self._fs.mkdir(parent, name, mode, _requester(ctx)))
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        return entry_attributes(await self._fs.symlink(parent, name, target, _requester(ctx)))
+
+    async def link(self, ino: int, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return entry_attributes(await self._fs.link(ino, parent, name), self._fs.pending_bytes_of(ino))
+
+    async def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
+        await self._fs.unlink(parent, name)
+
+    async def rmdir(self, parent: int, name: bytes, ctx: RequestContext) -> None:
+        await self._fs.rmdir(parent, name)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int, ctx: RequestContext
+    ) -> None:
+        await self._fs.rename(parent, name, new_parent, new_name, flags)
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        await self._fs.setxattr(ino, name, value, _requester(ctx))
+
+    async def removexattr(self, ino: int, name: bytes, ctx: RequestContext) -> None:
+        await self._fs.removexattr(ino, name)
+
+    # Files
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        fh, inode = await self._fs.create(parent, name, mode, flags, _requester(ctx))
+        return FileInfo(fh=fh, keep_cache=True), entry_attributes(inode)
+
+    async def open(self, ino: int, flags: int, ctx: RequestContext) -> FileInfo:
+        return FileInfo(fh=await self._fs.open(ino, flags, _requester(ctx)), keep_cache=True)
+
+    async def read(self, fh: int, offset: int, size: int) -> Buffer:
+        data = self._fs.read_nowait(fh, offset, size)
+        return await self._fs.read(fh, offset, size) if data is None else data
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        return await self._fs.write(fh, offset, data)
+
+    def flush(self, fh: int) -> None:
+        raise failure(errno.ENOSYS)
+
+    def release(self, fh: int) -> None:
+        self._fs.release(fh)
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._fs.fsync(fh)
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._fs.sync()
+
+
+def _requester(ctx: RequestContext) -> Requester:
+    return Requester(ctx.uid, ctx.gid, ctx.pid, ctx.umask)

@@ -1,0 +1,204 @@
+"""One FUSE session: check the mount point, mount, serve until unmounted, let go.
+
+The kernel's answers are a day old at most (`attributes.CACHE_S`), and its writeback cache holds bytes that this
+process has not seen. Therefore a stop from this side goes through umount(2), in a thread while the loop serves
+the writes it causes; only when files are in use is the cache written back with syncfs(2) and the session ended
+under their users, who get ENOTCONN from then on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from ciaosfs.base import limits
+from ciaosfs.base.errors import MountError
+from ciaosfs.client import mounts
+from ciaosfs.drive.workers import Workers
+from ciaosfsd.fuse.errors import guarded
+from ciaosfsd.fuse.loop import Loop
+from ciaosfsd.fuse.operations import Handlers
+
+if TYPE_CHECKING:
+    from ciaosfs.fs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
+
+FUSE_DEVICE = Path("/dev/fuse")
+WORKERS_IDLE_MAX = 64
+WORKERS_MAX = 512
+"""pyfuse3 starts a worker when all others are inside handlers, and ends one when more than the former are idle.
+Far above MAX_BACKGROUND, so that writers who wait for room in memory leave workers for everybody else."""
+READ_AHEAD_KIB = 4096
+"""With the default of 128 reads arrive in pieces of 128 KiB, whatever the program asks for."""
+MAX_BACKGROUND = 64
+CONGESTION_THRESHOLD = 48
+
+
+def check_mountpoint(mountpoint: Path) -> Path:
+    """Raise MountError unless a store could be mounted at `mountpoint`; return it absolute and resolved.
+
+    For before anything is opened or changed.
+    """
+    resolved = mounts.resolve_mountpoint(mountpoint)
+    mounted = mounts.mount_at(resolved)
+    if mounted is not None and mounted.fstype.startswith("fuse"):
+        what = f"store {mounted.store}" if mounted.store is not None else mounted.fstype
+        raise MountError(
+            f"{mountpoint} is already a mount point ({what}): unmount it or give another directory."
+        )
+    try:
+        found = mountpoint.stat()
+        resolved = mountpoint.resolve()
+        is_empty = not stat.S_ISDIR(found.st_mode) or not any(mountpoint.iterdir())
+    except FileNotFoundError:
+        raise MountError(f"{mountpoint} does not exist: make it with 'mkdir -p {mountpoint}'.") from None
+    except OSError as error:
+        raise MountError(f"{mountpoint} cannot be used as a mount point: {error.strerror}.") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise MountError(f"{mountpoint} is not a directory: give a directory to mount at.")
+    if not is_empty:
+        raise MountError(f"{mountpoint} is not empty: give an empty directory to mount at.")
+    if not FUSE_DEVICE.exists():
+        raise MountError(f"{FUSE_DEVICE} does not exist: load the kernel's module with 'modprobe fuse'.")
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MountError("fusermount3 is needed to mount as a user: install the package fuse3.")
+    return resolved
+
+
+class Session:
+    """A mounted file system. Made by `mounted`; `serve` runs once."""
+
+    def __init__(self, mountpoint: Path, loop: Loop, workers: Workers) -> None:
+        self.mountpoint = mountpoint
+        self.loop = loop
+        self._workers = workers
+        self._stopping = False
+
+    async def serve(self) -> None:
+        """Answer requests until the file system is unmounted or `stop` ends it."""
+        await pyfuse3.main(min_tasks=WORKERS_IDLE_MAX, max_tasks=WORKERS_MAX)
+
+    async def wait_answering(self) -> None:
+        """Return when the mount answers a stat(2), and tune what the kernel lets be tuned from then on."""
+        await self._workers.run(os.stat, self.mountpoint)
+        # Not before: the kernel's answer to INIT would set them back.
+        await self._workers.run(_tune, self.mountpoint)
+
+    async def flush_kernel(self) -> None:
+        """Have the kernel hand over what its cache holds of written data; raises OSError."""
+        await self._workers.run(_syncfs, self.mountpoint)
+
+    async def stop(self) -> None:
+        """Unmount; when files are in use, take over what the kernel holds and end the session under them."""
+        if self._stopping:
+            return
+        self._stopping = True
+        try:
+            await self._workers.run(mounts.unmount, self.mountpoint)
+        except MountError as error:
+            if error.errno == errno.EINVAL:
+                return
+            log.warning("stopping although in use: %s", error)
+            try:
+                await self.flush_kernel()
+            except OSError as failure:
+                log.error("the kernel's cache was not written back: %s", failure)
+            pyfuse3.terminate()
+
+
+@contextmanager
+def mounted(filesystem: FileSystem, mountpoint: Path, store: Path, workers: Workers) -> Iterator[Session]:
+    """Mount `filesystem` at `mountpoint`, as `check_mountpoint` returned it; on leaving it is not mounted.
+
+    Raises MountError when the kernel or fusermount3 refuses.
+    """
+    loop = Loop()
+    pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
+    try:
+        _init(guarded(Handlers(filesystem)), mountpoint, _options(store))
+        log.info("mounted at=%s", mountpoint)
+        try:
+            yield Session(mountpoint, loop, workers)
+        finally:
+            # Does nothing when the kernel has unmounted it already; lazily otherwise.
+            pyfuse3.close(unmount=True)
+            log.info(
+                "unmounted requests=%d parked=%d vanished=%d escaped=%d",
+                loop.requests,
+                loop.parked,
+                loop.vanished,
+                loop.escaped,
+            )
+    finally:
+        pyfuse3.trio = trio  # type: ignore[attr-defined]
+
+
+def _options(store: Path) -> set[str]:
+    options = {"default_permissions", f"fsname={mounts.source_of(store)}", f"subtype={mounts.SUBTYPE}"}
+    if os.geteuid() == 0:
+        # What a local disk allows: others may use it, device nodes and set-user-id work.
+        options |= {"allow_other", "dev", "suid"}
+    return options
+
+
+def _init(operations: pyfuse3.Operations, mountpoint: Path, options: set[str]) -> None:
+    # libfuse and fusermount3 explain themselves on stderr only.
+    talk = os.memfd_create("fuse-stderr", os.MFD_CLOEXEC)
+    kept = os.dup(2)
+    try:
+        os.dup2(talk, 2)
+        try:
+            pyfuse3.init(operations, os.fspath(mountpoint), options)
+        finally:
+            os.dup2(kept, 2)
+    except RuntimeError as error:
+        said = os.pread(talk, 4 * limits.KIB, 0).decode(errors="replace")
+        reason = " ".join(said.split()) or str(error)
+        raise MountError(f"Mounting at {mountpoint} was refused: {reason}.") from error
+    finally:
+        os.close(talk)
+        os.close(kept)
+
+
+def _tune(mountpoint: Path) -> None:
+    mount = mounts.mount_at(mountpoint)
+    if mount is None:
+        return
+    connection = Path("/sys/fs/fuse/connections") / mount.device.partition(":")[2]
+    wanted = {
+        Path("/sys/class/bdi") / mount.device / "read_ahead_kb": READ_AHEAD_KIB,
+        connection / "max_background": MAX_BACKGROUND,
+        connection / "congestion_threshold": CONGESTION_THRESHOLD,
+    }
+    refused = []
+    for path, value in wanted.items():
+        try:
+            path.write_text(f"{value}\n")
+        except OSError as error:  # not root, or fusectl is not mounted: slower, not wrong
+            refused.append(f"{path.name} ({error.strerror})")
+    if refused:
+        log.info("the kernel keeps its own %s", ", ".join(refused))
+
+
+def _syncfs(mountpoint: Path) -> None:
+    # Not pyfuse3.syncfs, which keeps the interpreter lock while it waits for this very process.
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), os.fspath(mountpoint))
+    finally:
+        os.close(descriptor)

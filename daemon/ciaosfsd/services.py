@@ -1,0 +1,38 @@
+"""The only place that builds: from a configuration to a mounted, controllable file system."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ciaosfs.base.config import StoreConfig
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.opening import open_store
+from ciaosfsd.control.handlers_admin import AdminHandlers
+from ciaosfsd.control.server import ControlServer
+from ciaosfsd.fuse.session import Session, mounted
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What runs while a store is mounted. `lifecycle.run` starts and stops it."""
+
+    session: Session
+    control: ControlServer
+
+
+@asynccontextmanager
+async def build(
+    config: StoreConfig, mountpoint: Path, socket: Path, stop: Callable[[], None]
+) -> AsyncIterator[Services]:
+    """Open the store and mount it; leaving unmounts, flushes everything and closes, in that order.
+
+    `stop` is what the control socket's `stop` calls. Raises CiaosError when the store cannot be opened, the
+    mount is refused, or what was written could not be brought onto the drives at the end.
+    """
+    async with Workers() as workers, open_store(config, workers) as filesystem:
+        with mounted(filesystem, mountpoint, config.path, workers) as session:
+            admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
+            yield Services(session, ControlServer(socket, admin.by_operation()))
