@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import trio
 
 from ciaosfs.base import clock, limits
-from ciaosfs.base.errors import CiaosError, DriveGoneError, NoSpaceError
-from ciaosfs.base.types import StripeRecord
+from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.types import VolumeKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.files import Files
 from ciaosfs.fs.flush import Flusher
@@ -30,12 +30,15 @@ from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.meta.commitlog import CommitRecord, encode_commit
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
+from ciaosfs.volume.volume import VolumeState
 
 log = logging.getLogger(__name__)
 
 CUT_DIRTY_BYTES_MAX = 1 * limits.MIB
 """Flushing ahead goes on (a few rounds) until this little is dirty."""
 FLUSH_AHEAD_ROUNDS_MAX = 3
+ENCODE_INLINE_BYTES_MAX = 32 * limits.KIB
+"""Encoding this much takes about as long as a thread hop."""
 COMMIT_EARLY = 0.8
 """Share of the commit interval between a cut and the start of the next commit; the rest is for writing and syncing."""
 
@@ -84,7 +87,7 @@ class Committer:
         self._turn = trio.Lock()
         self._unsynced = False
         self._cut_at = trio.current_time()
-        self._dead: list[StripeRecord] = []
+        self._volumes_to_note: list[tuple[int, int, VolumeKind, VolumeState]] = []
         state = meta.state.load()
         self._status = CommitStatus(state.sequence, state.time_ns, None)
         self.epoch = max(clock.now_ns() // 1_000_000, state.epoch + 1)
@@ -102,6 +105,13 @@ class Committer:
             and self._files.pending_bytes == 0
             and self._meta.changes_pending() == 0
         )
+
+    def note_volume(self, volume_id: int, drive_number: int, kind: VolumeKind, state: VolumeState) -> None:
+        """A volume was made or sealed: the metadata learns of it with the next commit that has something to say.
+
+        Not at once: appending a commit needle may itself need a new volume, when the changeset is already taken.
+        """
+        self._volumes_to_note.append((volume_id, drive_number, kind, state))
 
     def demand(self) -> None:
         """Ask for a commit soon, without waiting for it."""
@@ -160,6 +170,7 @@ class Committer:
                 self._gate.open()
             await self._chunks.sync()
             self._unsynced = False
+            self._reclaimer.synced()
             self._status = CommitStatus(sequence, time_ns, None)
         except CiaosError as failure:
             error = failure
@@ -191,24 +202,28 @@ class Committer:
         await self._flusher.flush_all()
         if self._meta.changes_pending() == 0:
             return self._meta.state.load().sequence, clock.now_ns()
+        for volume in self._volumes_to_note:
+            self._meta.volumes.note(*volume)
+        self._volumes_to_note.clear()
         state = self._meta.state.successor(
             epoch=self.epoch, time_ns=clock.now_ns(), log_volume_min=self._chunks.log_volume_min()
         )
         self._meta.state.save(state)
         changeset = self._meta.take_changeset()
         record = CommitRecord.make(state, changeset)
-        payload = await self._workers.run(encode_commit, record)
+        if len(changeset) <= ENCODE_INLINE_BYTES_MAX:
+            payload = encode_commit(record)
+        else:
+            payload = await self._workers.run(encode_commit, record)
         await self._chunks.append_commit(state.sequence, payload)
         self._meta.commit()
         self._unsynced = True
-        self._dead = self._reclaimer.dead_stripes()
+        self._reclaimer.committed()
         return state.sequence, state.time_ns
 
     async def _after(self) -> None:
-        """Work that may only follow a sync: give dead space back, and move the database's log into the database."""
+        """Work that may only follow a sync: move SQLite's log into the database."""
         try:
-            dead, self._dead = self._dead, []
-            await self._reclaimer.discard(dead)
             await self._meta.checkpoint_if_due(self._workers.run)
-        except (NoSpaceError, DriveGoneError, OSError) as error:
+        except (CiaosError, OSError) as error:
             log.warning("after commit %d: %s", self._status.sequence, error)

@@ -11,6 +11,7 @@ import trio
 
 from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.drive.local import open_drive
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import housekeeping
 from ciaosfs.fs.commit import Committer
@@ -22,6 +23,7 @@ from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.recovery import recover
 from ciaosfs.stripe.store import ChunkStore, DriveSet
+from ciaosfs.volume.driveset import DriveOpener
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +31,16 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @asynccontextmanager
-async def open_store(config: StoreConfig, workers: Workers) -> AsyncIterator[FileSystem]:
+async def open_store(
+    config: StoreConfig, workers: Workers, *, opener: DriveOpener = open_drive
+) -> AsyncIterator[FileSystem]:
     """Open the store in `config`, which the caller has locked, and yield its running file system.
 
+    `opener` opens one drive; another one is for tests of drives that fail and of power cuts.
     On leaving, everything is committed and synced; what kept it from being so is raised (CiaosError).
     """
     ids = IdSource(0)
-    drives = await workers.run(DriveSet.open, config.store_id, config.drives)
+    drives = await workers.run(DriveSet.open, config.store_id, config.drives, opener)
     async with ChunkStore(drives, config.store_id, config.data_count, config.parity_count, ids, workers) as chunks:
         boot = config.path / "meta" / "boot-id"
         database = config.path / "meta" / "meta.sqlite"
@@ -46,8 +51,7 @@ async def open_store(config: StoreConfig, workers: Workers) -> AsyncIterator[Fil
         meta = recovered.meta
         ids.raise_above(max(meta.stripes.highest_id(), meta.volumes.highest_id()))
         try:
-            await workers.run(boot.write_bytes, _BOOT_ID.read_bytes())
-            chunks.on_volume = meta.volumes.note  # type: ignore[assignment]
+            await workers.run(_note_boot, boot)
             files = Files()
             gate = Gate()
             reclaimer = Reclaimer(meta, chunks, files, gate)
@@ -56,6 +60,7 @@ async def open_store(config: StoreConfig, workers: Workers) -> AsyncIterator[Fil
                 committer = Committer(
                     meta, chunks, files, flusher, reclaimer, gate, workers, config.commit_interval_s
                 )
+                chunks.on_volume = committer.note_volume
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 filesystem = FileSystem(
                     meta, chunks, files, gate, flusher, reader, reclaimer, committer, recovered.reports
@@ -63,6 +68,7 @@ async def open_store(config: StoreConfig, workers: Workers) -> AsyncIterator[Fil
                 filesystem.prepare()
                 nursery.start_soon(housekeeping.watch_drives, chunks)
                 nursery.start_soon(housekeeping.purge, reclaimer, gate)
+                nursery.start_soon(reclaimer.discard)
                 nursery.start_soon(committer.run)
                 try:
                     yield filesystem
@@ -81,6 +87,10 @@ def _same_boot(boot: Path) -> bool:
         return boot.read_bytes() == _BOOT_ID.read_bytes()
     except FileNotFoundError:
         return False
+
+
+def _note_boot(boot: Path) -> None:
+    boot.write_bytes(_BOOT_ID.read_bytes())
 
 
 def _make_directory(path: Path) -> None:

@@ -2,15 +2,16 @@
 
 Deletion runs backwards: rows first, bytes later. An inode that lost its last name is purged when the kernel has
 forgotten it and no handle is open: its extents go in slices, then its row. A stripe whose last extent went is
-dead: once the commit that says so is durable (`discard_dead` runs after the sync), its shards are given back to the
-drives' file systems and its rows leave with the next commit. A crash between the two leaves dead rows, which the next
+dead: once the commit that says so is durable, its shards are given back to the drives' file systems and its rows
+leave with a later commit. A crash between the two leaves dead rows, which the next
 pass finds again; giving back twice does no harm.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+
+import trio
 
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.files import File, Files
@@ -21,6 +22,8 @@ from ciaosfs.stripe.store import ChunkStore
 PURGE_EXTENTS_INLINE = 64
 """Extents deleted at once in the request; larger files are taken apart by the background task in such slices."""
 DISCARD_BATCH = 1024
+DISCARD_PAUSE_S = 0.5
+"""Between two small batches: overwriting one block again and again need not punch a hole for each commit."""
 
 
 class Reclaimer:
@@ -34,6 +37,8 @@ class Reclaimer:
         self._purging: deque[int] = deque()
         self._readers: dict[int, int] = {}
         self.stripes_discarded = 0
+        self._batch: list[StripeRecord] = []
+        self._batch_ready = trio.Event()
 
     @property
     def waiting(self) -> int:
@@ -87,19 +92,32 @@ class Reclaimer:
             self._purging.popleft()
         return bool(self._purging)
 
-    def dead_stripes(self) -> list[StripeRecord]:
-        """The stripes without extents as of the transaction just committed; asked in the same step as its commit.
+    def committed(self) -> None:
+        """A commit was just written: remember what is dead in it, in the same step. Not while a batch is under way.
 
         Nothing can refer to a dead stripe again, so they are as dead when the sync is done. Those that a read
-        still uses are left for the next commit.
+        still uses are left for a later commit.
         """
-        return [record for record in self._meta.stripes.dead(DISCARD_BATCH) if record.stripe_id not in self._readers]
+        if not self._batch:
+            dead = self._meta.stripes.dead(DISCARD_BATCH)
+            self._batch = [record for record in dead if record.stripe_id not in self._readers]
 
-    async def discard(self, dead: Sequence[StripeRecord]) -> None:
-        """Give `dead` back, after the sync of the commit they were dead in."""
-        if not dead:
-            return
-        for record in dead:
-            self._meta.stripes.delete(record.stripe_id)
-        self.stripes_discarded += len(dead)
-        await self._chunks.discard(dead)
+    def synced(self) -> None:
+        """That commit is durable: what was dead in it may be given back."""
+        if self._batch:
+            self._batch_ready.set()
+
+    async def discard(self) -> None:
+        """Give dead stripes back, for ever, beside everything else: no fsync waits for it."""
+        while True:
+            await self._batch_ready.wait()
+            await self._gate.wait_open()
+            for record in self._batch:
+                self._meta.stripes.delete(record.stripe_id)
+            await self._chunks.discard(self._batch)
+            self.stripes_discarded += len(self._batch)
+            self._batch_ready = trio.Event()
+            is_full_batch = len(self._batch) == DISCARD_BATCH
+            self._batch = []
+            if not is_full_batch:
+                await trio.sleep(DISCARD_PAUSE_S)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import trio
 
-from ciaosfs.base.errors import LogDamagedError, ShardDamagedError
+from ciaosfs.base.errors import LogDamagedError
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.meta.commitlog import CommitRecord, choose_chain, decode_commit
@@ -95,17 +95,11 @@ async def _chain_after(meta: Metadata, chunks: ChunkStore, workers: Workers) -> 
     state = meta.state.load()
 
     def scan() -> list[CommitRecord]:
-        found = []
-        for entry in chunks.scan_log(state.log_volume_min):
-            if entry.kind is not NeedleKind.COMMIT:
-                continue
-            try:
-                found.append(decode_commit(entry.payload()))
-            except ShardDamagedError as error:
-                # A crash tore it before it was synced: it never happened. Were it an older one, the chain would
-                # have a gap, and choose_chain says so.
-                log.warning("commit %d is not whole on any drive: %s", entry.sequence, error)
-        return found
+        return [
+            decode_commit(entry.payload())
+            for entry in chunks.scan_log(state.log_volume_min, state.sequence)
+            if entry.kind is NeedleKind.COMMIT
+        ]
 
     return choose_chain(await workers.run(scan), state)
 
