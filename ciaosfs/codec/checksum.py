@@ -19,6 +19,7 @@ from ciaosfs.base.types import Buffer
 SUM_BYTES = 8
 """Size of one checksum in a table: a little-endian u64."""
 
+_SUM = struct.Struct("<Q")
 _MASK = (1 << 64) - 1
 _SPREAD = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio, odd: neighbouring stripe ids land far apart in the space of seeds."""
@@ -74,25 +75,25 @@ def block_checksums(payload: Sequence[Buffer], stripe_id: int, shard_index: int)
 def verify_blocks(
     data: Buffer, sums: bytes, first_block: int, stripe_id: int, shard_index: int
 ) -> int | None:
-    """Check bytes read from a shard; return the index within the shard of the first bad block, None if all
-    are good.
+    """Check bytes read from a shard; return the first bad block's index in the shard, None if all are good.
 
     `data` starts at block `first_block` and ends at a block's end or at the shard's. `sums` is the whole
     table of the shard.
     """
-    view = memoryview(data).cast("B")
-    count = block_count(len(view))
-    assert first_block >= 0 and (first_block + count) * SUM_BYTES <= len(sums), (
-        "the range lies outside the shard"
-    )
-    seed = _seed_base(stripe_id, shard_index)
+    length = len(data)
+    count = block_count(length)
+    assert first_block >= 0 and (first_block + count) * SUM_BYTES <= len(sums), "the range leaves the shard"
+    seed = _seed_base(stripe_id, shard_index) + first_block
+    if count == 1:  # a small random read: half the time without slicing
+        (expected,) = _SUM.unpack_from(sums, first_block * SUM_BYTES)
+        return None if _hash(data, seed & _MASK) == expected else first_block
+    view = memoryview(data)
     at = 0
-    for index, expected in enumerate(
-        struct.unpack_from(f"<{count}Q", sums, first_block * SUM_BYTES), first_block
-    ):
-        if _hash(view[at : at + CHECK_BLOCK_BYTES], (seed + index) & _MASK) != expected:
-            return index
+    for expected in struct.unpack_from(f"<{count}Q", sums, first_block * SUM_BYTES):
+        if _hash(view[at : at + CHECK_BLOCK_BYTES], seed & _MASK) != expected:
+            return first_block + at // CHECK_BLOCK_BYTES
         at += CHECK_BLOCK_BYTES
+        seed += 1
     return None
 
 

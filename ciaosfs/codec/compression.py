@@ -1,9 +1,9 @@
 """Whether a block of file data is worth compressing, and zstd, whose only door this is.
 
-Blocks are compressed at level 1: on text it costs a tenth of what the coding of the block costs, and higher
-levels gain little on 128 KiB. A cheap probe finds data that is not worth it. Weights of a neural network are
-the case that decides: 32-bit floats shrink by 7 % and cost eight times what random bytes cost, so they are to
-be left alone. All functions may be called from any thread.
+Blocks are compressed at level 1: level 3 took 1.3 to 1.8 times as long on text and programs for 2 to 7 % less,
+and on JSON for more. A cheap probe finds data that is not worth it. Weights of a neural network are the case
+that decides: 32-bit floats shrink by 7 % and cost eight times what random bytes cost, so they are to be left
+alone. All functions may be called from any thread.
 """
 
 from __future__ import annotations

@@ -219,6 +219,16 @@ def test_reserved_room_does_not_change_the_size(file: DriveFile) -> None:
     assert file.read(0, 100) == b"x"
 
 
+def test_trimming_gives_back_the_room_that_was_not_used(file: DriveFile, place: Path) -> None:
+    file.preallocate(1 << 20)
+    file.write(0, [NOISE])
+    file.sync()
+    file.trim()
+    assert (place / "volumes" / NAME).stat().st_blocks * 512 < len(NOISE) + 8192
+    assert file.size() == len(NOISE)
+    assert file.read(0, len(NOISE) + 1) == NOISE
+
+
 def test_a_closed_file_does_nothing_more(file: DriveFile) -> None:
     file.close()
     file.close()
@@ -227,6 +237,7 @@ def test_a_closed_file_does_nothing_more(file: DriveFile) -> None:
         lambda: file.write(0, [b"x"]),
         file.sync,
         file.size,
+        file.trim,
         lambda: file.punch(0, 4096),
         lambda: file.advise(0, 1),
         lambda: file.preallocate(1),

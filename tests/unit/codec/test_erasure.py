@@ -66,6 +66,25 @@ def test_every_loss_that_parity_covers_is_made_good(engine: str, data_count: int
         assert made == {index: shards[index] for index in lost}, f"lost {lost}"
 
 
+def test_zfec_is_given_exactly_what_its_decoder_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Recorder:
+        def decode(self, blocks: tuple[Buffer, ...], numbers: tuple[int, ...]) -> list[Buffer]:
+            asked.append(numbers)
+            return list(blocks)
+
+    monkeypatch.setattr(erasure, "_decoder", lambda *_: Recorder())
+    monkeypatch.setattr(erasure, "_ISAL_BYTES_MIN", 1 << 30)
+    shards = dict(enumerate(stripe(4, 3, 10)))
+    for lost in combinations(range(7), 2):
+        reconstruct({index: shards[index] for index in shards if index not in lost}, 4, 3, lost)
+    assert asked
+    for numbers in asked:
+        assert len(set(numbers)) == 4
+        assert all(number in (position, *range(4, 7)) for position, number in enumerate(numbers))
+
+
 def test_fewer_losses_and_any_choice_of_wanted_shards(engine: str) -> None:
     shards = stripe(4, 2, 500)
     for count in range(4, 7):
