@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import signal
 import stat
 import sys
 import time
@@ -27,6 +26,8 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FlagT, FUSEError, InodeT, ModeT, RequestContext
 
+NAME_BYTES_MAX = 255
+NAMESPACES = (b"user.", b"trusted.", b"security.")
 SEGMENT_BYTES = 1 << 20
 """The size of the largest FUSE write: a stream of whole segments is kept without copying a byte."""
 
@@ -141,6 +142,8 @@ class CeilingOperations(pyfuse3.Operations):
     async def lookup(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> EntryAttributes:
         entry = self.inodes[parent_inode].children.get(name)
         if entry is None:
+            if len(name) > NAME_BYTES_MAX:
+                raise FUSEError(errno.ENAMETOOLONG)
             return self.absent
         entry.inode.lookups += 1
         return entry.inode.attributes
@@ -334,7 +337,7 @@ class CeilingOperations(pyfuse3.Operations):
         answer.f_blocks = answer.f_bfree = answer.f_bavail = 1 << 24
         answer.f_files = 1 << 32
         answer.f_ffree = answer.f_favail = (1 << 32) - len(self.inodes)
-        answer.f_namemax = 255
+        answer.f_namemax = NAME_BYTES_MAX
         return answer
 
 
@@ -344,10 +347,12 @@ class XattrOperations(CeilingOperations):
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         value = self.inodes[inode].xattrs.get(name)
         if value is None:
-            raise FUSEError(pyfuse3.ENOATTR)
+            raise FUSEError(pyfuse3.ENOATTR if name.startswith(NAMESPACES) else errno.EOPNOTSUPP)
         return value
 
     async def setxattr(self, inode: InodeT, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        if not name.startswith(NAMESPACES):
+            raise FUSEError(errno.EOPNOTSUPP)
         self.inodes[inode].xattrs[name] = value
 
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[bytes]:
@@ -355,7 +360,7 @@ class XattrOperations(CeilingOperations):
 
     async def removexattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> None:
         if self.inodes[inode].xattrs.pop(name, None) is None:
-            raise FUSEError(pyfuse3.ENOATTR)
+            raise FUSEError(pyfuse3.ENOATTR if name.startswith(NAMESPACES) else errno.EOPNOTSUPP)
 
 
 def _write(inode: Inode, offset: int, data: bytes) -> int:
@@ -415,21 +420,6 @@ def _truncate(inode: Inode, size: int) -> None:
     attributes.st_blocks = (size + 511) >> 9
 
 
-async def serve() -> None:
-    """Answer requests until the mount is taken away or SIGTERM or SIGINT arrives."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def stop_on_signal() -> None:
-                async for _ in signals:
-                    pyfuse3.terminate()
-                    return
-
-            nursery.start_soon(stop_on_signal)
-            await pyfuse3.main()
-            nursery.cancel_scope.cancel()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mount the in-memory file system of tools/bench_mount.")
     parser.add_argument("mountpoint")
@@ -441,7 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     operations = XattrOperations() if options.xattrs else CeilingOperations()
     pyfuse3.init(operations, options.mountpoint, mount_options)
     try:
-        trio.run(serve)
+        trio.run(pyfuse3.main)
     finally:
         pyfuse3.close(unmount=True)
     return 0
