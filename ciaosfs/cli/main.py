@@ -84,3 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _say(sentence: str) -> None:
     click.echo(sentence, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,8 +42,8 @@ def translate(error: Exception, handler: str) -> pyfuse3.FUSEError:
             log.warning("%s: %s", handler, error)
         return failure(error.errno)
     if _limit.allows(handler):
-        log.error("%s failed; the request gets EIO", handler, exc_info=error)
-    return failure(errno.EIO)
+        log.error("%s failed; the request gets an error", handler, exc_info=error)
+    return failure(errno.ENOMEM if isinstance(error, MemoryError) else errno.EIO)
 
 
 _GUARD = """

@@ -1,25 +1,32 @@
 """The request loop's pace: a stand-in for the `trio` module that pyfuse3 looks up in its own attribute.
 
 pyfuse3's workers queue on one lock; the holder waits for `/dev/fuse` to become readable, receives one request,
-gives the lock up and runs the handler. Played by trio's own Lock and `wait_readable` this costs two or more scheduler
-rounds and an epoll call for every request. The stand-in keeps one worker running as long as there are requests:
+gives the lock up and runs the handler. Played by trio's own Lock and `wait_readable` this costs two or more
+scheduler rounds and an epoll call for every request. The stand-in keeps one worker running as long as there are
+requests:
 
-- `wait_readable` asks poll(2) first. While requests come, nothing yields, except that after `REQUESTS_MAX` requests
-  or `STINT_S` one real checkpoint lets background jobs, the control socket and blocked handlers go on.
-- When nothing is there and no handler is waiting for something, the thread lingers in select(2) for `LINGER_S` before
-  it parks in trio: a process that makes one call after the other sends its next request within that time, and
-  select costs a tenth of a trip through the scheduler. The interpreter lock is free meanwhile.
-- `UnfairLock` wakes a waiter only when a task step has ended with the lock free, which is when the running worker's
-  handler blocks or the worker ends. So a handler that waits never holds up another request, and a worker that does
-  not wait never pays for a hand-over.
+- `wait_readable` asks poll(2) first. While requests come, nothing yields, except that after `REQUESTS_MAX`
+  requests or `STINT_S` one real checkpoint lets background jobs, the control socket and blocked handlers go on.
+- When nothing is there and no handler is waiting for something, the thread lingers before it parks in trio,
+  because a process that makes one call after the other sends its next request at once. While that has been so,
+  it asks again and again for `SPIN_S`, giving the processor up in between: where the two run on different
+  processors, waking an idle one costs more than all the rest (in a virtual machine 50 us and more). Else, and
+  then, it waits in select(2) for `LINGER_S`, a tenth of the price of a trip through the scheduler.
+- `UnfairLock` wakes a waiter only when a task step has ended with the lock free, which is when the running
+  worker's handler blocks or the worker ends. So a handler that waits never holds up another request, and a
+  worker that does not wait never pays for a hand-over.
 
-**The request that is not there.** Between poll and read the kernel may withdraw a request (its process was killed),
-and a read from a blocking descriptor would then hold the loop, and the interpreter lock with it, until the next
-request. Therefore the descriptor is made non-blocking; read then fails with EAGAIN, which ends pyfuse3's session
-loop with an OSError. The nursery handed to pyfuse3 starts each worker under `_supervised`, which starts it anew.
-What that costs is the receive buffer pyfuse3 did not free: 1 MiB of address space, of which only what was received
-is resident, for each process killed in a window of about ten microseconds. The same supervision keeps the mount up
-when anything else escapes from a worker.
+Measured with an in-memory file system and a C client, requests per second (lookups of names that are not there):
+client and daemon on one processor 46,000 with the plain loop and 110,000 with this one; on two, 11,000 with the
+plain loop, 9,000 with poll and select alone, 29,000 with spinning.
+
+**The request that is not there.** Between poll and read the kernel may withdraw a request (its process was
+killed), and a read from a blocking descriptor would then hold the loop, and the interpreter lock with it, until
+the next request. Therefore the descriptor is made non-blocking; read then fails with EAGAIN, which ends
+pyfuse3's session loop with an OSError. The nursery handed to pyfuse3 starts each worker under `_supervised`,
+which starts it anew. What that costs is the receive buffer pyfuse3 did not free: 1 MiB of address space, of
+which only what was received is resident, for each process killed in a window of about ten microseconds. The
+same supervision keeps the mount up when anything else escapes from a worker.
 """
 
 from __future__ import annotations
@@ -46,6 +53,7 @@ STINT_S = 0.001
 LINGER_S = 0.0002
 """How long the idle loop waits in select; also how long a background task may be kept waiting once per idle spell."""
 SPIN_S = 0.0001
+"""How long the loop asks again and again, when the last wait was short: a client's answer to being answered."""
 ESCAPES_MAX = 100
 ESCAPES_WINDOW_S = 60.0
 """As many workers ended by something that escaped within this time are no accident: the mount is given up."""
@@ -139,6 +147,7 @@ class Loop:
         self._left = REQUESTS_MAX
         self._stint_end = 0.0
         self._brisk = False
+        self._closed = False
         self._escapes: deque[float] = deque(maxlen=ESCAPES_MAX)
 
     def Lock(self) -> UnfairLock:
@@ -151,6 +160,7 @@ class Loop:
 
     def notify_closing(self, fd: int) -> None:
         """Wake the worker that waits for `fd`; it ends, and the others end one after the other behind it."""
+        self._closed = True
         trio.lowlevel.notify_closing(fd)
 
     async def wait_readable(self, fd: int) -> None:
@@ -161,6 +171,8 @@ class Loop:
         if self._left < 0 or time.monotonic() > self._stint_end:
             await trio.lowlevel.checkpoint()
             self._renew()
+            if self._closed:  # meanwhile, and nobody was parked to be told
+                raise trio.ClosedResourceError("the session ends")
         if not self._poll(0) and not self._linger(fd):
             self.parked += 1
             await trio.lowlevel.wait_readable(fd)

@@ -24,8 +24,10 @@ from ciaosfsd.fuse.errors import failure
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
 
-LISTING_PAGE = 128
-"""Directory entries fetched at once: a 4 KiB answer holds 20 to 30, a large one 200."""
+LISTING_FIRST = 32
+LISTING_NEXT = 128
+"""Directory entries fetched at once. An answer of 4 KiB (older kernels ask for no more) holds 20 to 25 of them,
+one of 32 KiB about 180."""
 
 
 class Handlers:
@@ -63,15 +65,16 @@ class Handlers:
         return ino
 
     def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
-        cookie = start_id
+        cookie, limit = start_id, LISTING_FIRST
         while True:
-            rows = self._fs.list_directory(fh, cookie, LISTING_PAGE)
+            rows = self._fs.list_directory(fh, cookie, limit)
             for cookie, name, inode in rows:
                 entry = entry_attributes(inode, self._fs.pending_bytes_of(inode.ino))
                 if not pyfuse3.readdir_reply(token, name, entry, cookie):
                     return
-            if len(rows) < LISTING_PAGE:
+            if len(rows) < limit:
                 return
+            limit = LISTING_NEXT
 
     def releasedir(self, fh: int) -> None:
         pass

@@ -24,6 +24,7 @@ import trio
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import MountError
+from ciaosfs.base.log import RateLimit
 from ciaosfs.client import mounts
 from ciaosfs.drive.workers import Workers
 from ciaosfsd.fuse.errors import guarded
@@ -125,6 +126,7 @@ def mounted(filesystem: FileSystem, mountpoint: Path, store: Path, workers: Work
     Raises MountError when the kernel or fusermount3 refuses.
     """
     loop = Loop()
+    logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:
         _init(guarded(Handlers(filesystem)), mountpoint, _options(store))
@@ -143,6 +145,14 @@ def mounted(filesystem: FileSystem, mountpoint: Path, store: Path, workers: Work
             )
     finally:
         pyfuse3.trio = trio  # type: ignore[attr-defined]
+
+
+_replies = RateLimit(burst=10, interval_s=60.0)
+
+
+def _is_rare(record: logging.LogRecord) -> bool:
+    # pyfuse3 logs an error for each answer that found nobody any more: the process was killed.
+    return _replies.allows(str(record.msg))
 
 
 def _options(store: Path) -> set[str]:
