@@ -17,7 +17,8 @@ from pathlib import Path
 import apsw
 
 from ciaosfs.base.errors import NoSpaceError, StoreError
-from ciaosfs.meta.connections import database_files, open_copier
+from ciaosfs.meta.connections import open_copier
+from ciaosfs.meta.wal import committed_pages, note_copied
 
 
 class Checkpointer:
@@ -31,18 +32,32 @@ class Checkpointer:
         self._pin: apsw.Connection | None = None
         self._copier: apsw.Connection | None = None
         self._running = False
-        # The log of an earlier session: until a checkpoint has told how much of it there is, take its size
-        # for it.
-        wal = database_files(path)[1]
-        self.wal_pages = wal.stat().st_size // 4096 if wal.exists() else 0
+        self.wal_pages = committed_pages(path)
         self._copied_pages = 0
+        self._is_doubtful = False
+        self.log_number = 0
 
     def committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        """SQLite's hook: a commit left `pages` frames in the log. Fewer than before: it was begun anew."""
-        if pages < self.wal_pages:
-            self._copied_pages = 0
+        """SQLite's hook: a commit left `pages` frames in the log."""
+        if self._is_doubtful or pages < self.wal_pages:
+            self._forget()
         self.wal_pages = pages
         return apsw.SQLITE_OK
+
+    def emptied(self) -> None:
+        """The log was cut to nothing."""
+        self.wal_pages = 0
+        self._forget()
+
+    def doubt(self) -> None:
+        """The next commit may begin the log anew."""
+        self._is_doubtful = True
+
+    def _forget(self) -> None:
+        """What has been copied is about another log than the one there is now."""
+        self._copied_pages = 0
+        self._is_doubtful = False
+        self.log_number += 1
 
     @property
     def uncopied_pages(self) -> int:
@@ -63,16 +78,15 @@ class Checkpointer:
         self._pin.execute("BEGIN")
         self._pin.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         self._running = True
-        return Checkpoint(self, self._pin, self._copier, self.wal_pages)
+        return Checkpoint(self, self._path, self._pin, self._copier)
 
-    def ended(self, pinned: int, found: int, copied: int) -> None:
-        """A checkpoint has copied `copied` of `found` frames; we took it for `pinned` when it began. In the
+    def ended(self, log_number: int, copied: int) -> None:
+        """A checkpoint of the log that had this number has brought the copied frames to `copied`. In the
         loop.
         """
         self._running = False
-        if self.wal_pages == pinned:  # no commit since: now we know better
-            self.wal_pages = found
-        self._copied_pages = copied
+        if log_number == self.log_number:
+            self._copied_pages = min(copied, self.wal_pages)
 
     def close(self) -> None:
         assert not self._running, "a checkpoint is under way"
@@ -87,31 +101,34 @@ class Checkpoint:
     """
 
     def __init__(
-        self, owner: Checkpointer, pin: apsw.Connection, copier: apsw.Connection, pinned_pages: int
+        self, owner: Checkpointer, path: Path, pin: apsw.Connection, copier: apsw.Connection
     ) -> None:
         self._owner = owner
+        self._path = path
         self._pin = pin
         self._copier = copier
-        self._pinned_pages = pinned_pages
-        self._log_pages = pinned_pages
+        self._pinned_pages = owner.wal_pages
+        self._log_number = owner.log_number
         self._copied_pages = 0
 
     def run(self) -> None:
-        """Sync the write-ahead log, copy what is pinned, sync the database. NoSpaceError, StoreError when the
-        disk fails.
+        """Sync the write-ahead log, copy what is pinned, sync the database.
+
+        NoSpaceError, StoreError when the disk fails.
         """
         try:
-            log_pages, copied = self._copier.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._log_pages, self._copied_pages = max(log_pages, 0), max(copied, 0)
+            note_copied(self._path, self._pinned_pages)
+            _, copied = self._copier.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._copied_pages = max(copied, 0)
         except apsw.BusyError:
             pass  # a reader works on the bare database file: nothing is copied this time
         except apsw.FullError as error:
             raise NoSpaceError("There is no space to write the metadata database.") from error
-        except apsw.IOError as error:
+        except (apsw.IOError, OSError) as error:
             raise StoreError(f"The metadata database cannot be written: {error}.") from error
         finally:
             self._pin.execute("COMMIT")
 
     def finish(self) -> None:
         """Tell the owner how far it came."""
-        self._owner.ended(self._pinned_pages, self._log_pages, self._copied_pages)
+        self._owner.ended(self._log_number, self._copied_pages)

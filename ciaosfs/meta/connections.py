@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -19,19 +19,30 @@ from ciaosfs.base.errors import LogDamagedError, NoSpaceError, StoreBusyError, S
 from ciaosfs.meta import schema
 
 WAL_RESTART_BYTES: Final = 32 * limits.MIB
-"""Above this the write-ahead log is begun anew as soon as a checkpoint has copied all of it."""
-_WAL_FILE_BYTES_MAX: Final = 2 * WAL_RESTART_BYTES
-"""A write-ahead log that grew above this is cut to it when it is begun anew."""
-_BUSY_TIMEOUT_MS: Final = 5000
+"""Above this the write-ahead log is emptied as soon as a checkpoint has copied all of it, whatever is
+pending.
+"""
+BUSY_TIMEOUT_MS: Final = 5000
 """Nobody else writes; a person with the sqlite3 shell may, and then a short wait beats an error."""
 _READER_CACHE_KIB: Final = 8 * 1024
 _COPIER_CACHE_KIB: Final = 256
 """Copying pages does not go through the page cache."""
 
 
-def database_files(path: Path) -> tuple[Path, Path, Path]:
-    """The database, its write-ahead log and the log's index."""
-    return path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+class DatabaseFiles(NamedTuple):
+    """The database, its write-ahead log, the log's index, and what `wal.note_copied` notes."""
+
+    database: Path
+    wal: Path
+    shared_memory: Path
+    copied: Path
+
+
+def database_files(path: Path) -> DatabaseFiles:
+    """The files of the database at `path`, whether they exist or not."""
+    return DatabaseFiles(
+        path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-copied"))
+    )
 
 
 @contextmanager
@@ -95,9 +106,13 @@ def open_copier(path: Path) -> apsw.Connection:
 def open_reader(path: Path) -> apsw.Connection:
     """A connection that cannot write."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    _forbid_checkpoints(connection)
-    _distrust(connection)
-    connection.pragma("cache_size", -_READER_CACHE_KIB)
+    try:
+        _forbid_checkpoints(connection)
+        _distrust(connection)
+        connection.pragma("cache_size", -_READER_CACHE_KIB)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -117,12 +132,12 @@ def _check_header(connection: apsw.Connection, path: Path) -> None:
 
 
 def _configure_writer(connection: apsw.Connection) -> None:
-    connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("journal_mode", "wal")
-    # The drives' log makes commits durable; the WAL is synced before a checkpoint copies from it.
+    # The drives' log makes commits durable; the WAL is synced before a checkpoint copies from it. `Database`
+    # sets it for each transaction.
     connection.pragma("synchronous", "off")
     _forbid_checkpoints(connection)
-    connection.pragma("journal_size_limit", _WAL_FILE_BYTES_MAX)
     connection.pragma("cache_size", -(limits.SQLITE_CACHE_BYTES // limits.KIB))
     # Nothing is written before a commit: a full disk is met there and nowhere else (`Database`).
     connection.pragma("cache_spill", False)

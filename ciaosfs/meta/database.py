@@ -16,6 +16,7 @@ and so a full or failing disk is met in one place, `_commit_failed`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -24,7 +25,8 @@ import apsw
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import LogDamagedError, NoSpaceError, StoreError
-from ciaosfs.meta import connections, schema
+from ciaosfs.meta import connections
+from ciaosfs.meta.changesets import apply_changeset
 from ciaosfs.meta.checkpoint import Checkpoint, Checkpointer
 from ciaosfs.meta.reader import Reader
 
@@ -73,9 +75,9 @@ class Database:
         self._weight = 0
         self._taken: bytes | None = None
         self._unsaved: list[bytes] = []
-        self._lost: str | None = None
+        self._stopped: str | None = None
         connection.set_wal_hook(self._checkpointer.committed)
-        self._begin()
+        self._begin(is_safe=False)  # who knows how the log was left
 
     # Opening
 
@@ -149,8 +151,8 @@ class Database:
         StoreError when it could not even put back what it had: then only the log is right, and mounting again
         reads it.
         """
-        if self._lost is not None:
-            raise StoreError(f"The metadata database {self.path} failed ({self._lost}): mount again.")
+        if self._stopped is not None:
+            raise StoreError(f"The metadata database {self.path} failed ({self._stopped}): mount again.")
         if sum(map(len, self._unsaved)) > UNSAVED_BYTES_MAX:
             raise NoSpaceError(
                 f"The metadata database {self.path} cannot be written: make space on its file system."
@@ -165,58 +167,92 @@ class Database:
         """End the transaction, whose changeset the log has, and begin the next. Nothing is synced.
 
         A disk that cannot be written does not make this fail: the log has the changes, memory keeps them for
-        the database, and the next commit tries again.
+        the database, and the next commit tries again. NoSpaceError only for what `apply` did.
         """
         assert self._connection.total_changes() == self._accounted, "changes after the changeset was taken"
         taken = self._taken
         if taken is not None:
-            if (
-                self._checkpointer.is_complete
-                and self._checkpointer.wal_pages * self._page_bytes > connections.WAL_RESTART_BYTES
-            ):
-                self._start_over(taken)
             for callback in self._on_commit:
                 callback()
         try:
             self._control.execute("COMMIT")
         except apsw.Error as error:
             if taken is None:
+                self._stop(str(error))
                 raise NoSpaceError(
                     f"The metadata database {self.path} cannot be written: {error}."
                 ) from error
             self._commit_failed(taken, error)
-        else:
-            if self._unsaved:
-                log.warning("the metadata database is written again, %d commits late", len(self._unsaved))
-                self._unsaved.clear()
-            self._begin()
+            return
+        if self._unsaved:
+            log.warning("the metadata database is written again, %d commits late", len(self._unsaved))
+            self._unsaved.clear()
+        self._begin_next()
 
     def rollback(self) -> None:
         """Forget what the open transaction did, applied changesets included, and begin the next."""
         self._session.close()
         self._control.execute("ROLLBACK")
-        self._begin()
+        self._begin_next()
         for memory in self._memories:
             memory.reload()
 
     def apply(self, changeset: bytes) -> None:
-        """Do in the open transaction what `changeset` says. It is not recorded: no later changeset contains
-        it.
+        """Do in the open transaction what `changeset` says, unrecorded: no later changeset contains it.
 
         Nothing of the caller's own may be pending. LogDamagedError when it does not fit what is there.
         """
         assert self.changes_pending() == 0, "changes would be lost from the log"
         self._session.close()
-        self._apply(changeset)
-        self._record()
+        try:
+            apply_changeset(self._connection, changeset)
+        finally:
+            self._record()
         for memory in self._memories:
             memory.reload()
 
-    def _begin(self) -> None:
+    def _begin(self, *, is_safe: bool = True) -> None:
+        """Open a transaction and record it.
+
+        When the write-ahead log is wholly copied, SQLite begins it anew in the next commit. Unsynced, that
+        could leave, after a power cut, frames of before and after mixed up behind a header of before. So the
+        log is emptied first. Where that cannot be (a reader uses it), SQLite is told to sync the new header:
+        `normal` does that and nothing else in a commit.
+        """
+        is_safe = is_safe and (not self._checkpointer.is_complete or self._empty_wal())
+        if not is_safe:
+            self._checkpointer.doubt()
+        self._connection.pragma("synchronous", "off" if is_safe else "normal")
         self._control.execute("BEGIN IMMEDIATE")
-        if self._unsaved:
-            self._put_back(*self._unsaved)
         self._record()
+
+    def _empty_wal(self) -> bool:
+        """Cut the file of the write-ahead log, all of which is copied, to nothing; False when a reader uses
+        it.
+        """
+        self._connection.set_busy_timeout(0)
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return False
+        finally:
+            self._connection.set_busy_timeout(connections.BUSY_TIMEOUT_MS)
+        self._checkpointer.emptied()
+        return True
+
+    def _begin_next(self) -> None:
+        """As `_begin`, with what could not be saved put back; a failure stops everything that would build on
+        it.
+        """
+        try:
+            self._begin()
+            if self._unsaved:
+                self._session.close()
+                for changeset in self._unsaved:
+                    apply_changeset(self._connection, changeset)
+                self._record()
+        except (apsw.Error, LogDamagedError) as error:
+            self._stop(str(error))
 
     def _record(self) -> None:
         """A new session: what happens from here on is the next changeset."""
@@ -226,61 +262,23 @@ class Database:
         self._weight = 0
         self._taken = None
 
-    def _apply(self, changeset: bytes) -> None:
-        trouble: list[str] = []
-
-        def is_known(table: str) -> bool:
-            if table not in schema.TABLES:
-                trouble.append(f"table {table} is unknown")
-            return True
-
-        def conflict(reason: int, change: apsw.TableChange) -> int:
-            name = apsw.mapping_session_conflict.get(reason, str(reason))
-            trouble.append(f"{change.op} in table {change.name} meets {name}")
-            return apsw.SQLITE_CHANGESET_ABORT
-
-        try:
-            apsw.Changeset.apply(changeset, self._connection, filter=is_known, conflict=conflict)
-        except (apsw.AbortError, apsw.CorruptError, apsw.ConstraintError) as error:
-            trouble.append(str(error))
-        if trouble:
-            raise LogDamagedError(f"A commit does not fit the metadata it builds on: {trouble[0]}.")
-
-    def _start_over(self, taken: bytes) -> None:
-        """Put the same changes into a transaction that begins now.
-
-        SQLite begins its write-ahead log anew only in a transaction that began after a checkpoint had copied
-        all of it. Ours begin with the commit before, when the newest frames are not even synced: the log
-        would grow for ever. Costs about 4 us per changed row.
-        """
-        self._session.close()
-        self._control.execute("ROLLBACK")
-        self._begin()
-        self._put_back(taken)
-
     def _commit_failed(self, taken: bytes, error: apsw.Error) -> None:
-        """The disk is full or fails; SQLite has rolled back. What the log has stays in memory for the next
-        commit.
+        """The disk is full or fails; SQLite has rolled back. What the log has is put into the next
+        transaction.
         """
         if not self._unsaved:
             log.error("the metadata database cannot be written, its changes stay in memory: %s", error)
         self._session.close()
-        unsaved, self._unsaved = self._unsaved, []
-        if not self._connection.in_transaction:
-            self._begin()
-            self._put_back(*unsaved, taken)
-        self._unsaved = [*unsaved, taken]
-        self._record()
+        self._unsaved.append(taken)
+        if self._connection.in_transaction:
+            self._control.execute("ROLLBACK")
+        self._begin_next()
 
-    def _put_back(self, *changesets: bytes) -> None:
-        """Apply what this connection itself had recorded. When that fails, no commit may build on it."""
-        self._session.close()
-        try:
-            for changeset in changesets:
-                self._apply(changeset)
-        except (apsw.Error, LogDamagedError) as error:
-            self._lost = str(error)
-            log.critical("the metadata database lost changes that the drives have: %s", error)
+    def _stop(self, reason: str) -> None:
+        """The transaction lacks changes that the log has, or there is none: nothing may be written any more."""
+        self._stopped = reason
+        self._connection.pragma("query_only", True)
+        log.critical("the metadata database failed, only mounting again can help: %s", reason)
 
     # Beside the writer
 
@@ -297,18 +295,42 @@ class Database:
         """Bytes in the write-ahead log that no checkpoint has copied."""
         return self._checkpointer.uncopied_pages * self._page_bytes
 
-    def renew_transaction(self) -> None:
-        """Begin the open transaction anew when it has changed nothing and the write-ahead log is wholly
-        copied.
+    def renew_transaction(self) -> bool:
+        """Move the open transaction behind the write-ahead log, and empty that log, all of which is copied.
 
-        Then the next commit begins that log anew, for nothing.
+        Without this the log would grow for ever: it can only be emptied between transactions, and at the end
+        of a transaction it has new frames, which are not synced on the drives and must not be copied. So what
+        the transaction has changed is done again in a new one, at about 6 us per row; done when there is
+        nothing to do again or when the log is large. True: `sync_wal` is to be called in a worker thread
+        before the next commit.
         """
-        if self._checkpointer.is_complete and self.changes_pending() == 0 and not self._unsaved:
-            self.rollback()
+        if not self._checkpointer.is_complete or self._unsaved or self._stopped is not None:
+            return False
+        wal_bytes = self._checkpointer.wal_pages * self._page_bytes
+        if self.changes_pending() and wal_bytes < connections.WAL_RESTART_BYTES:
+            return False
+        for memory in self._memories:
+            memory.flush()
+        changeset, weight = self._session.changeset(), self._weight
+        self._session.close()
+        self._control.execute("ROLLBACK")
+        self._begin_next()
+        try:
+            if changeset and self._stopped is None:
+                apply_changeset(self._connection, changeset)  # recorded again
+        except (apsw.Error, LogDamagedError) as error:
+            self._stop(str(error))
+        self._weight = weight
+        return self._checkpointer.wal_pages == 0
+
+    def sync_wal(self) -> None:
+        """Make the emptied write-ahead log durable before anything is written to it. In a worker thread."""
+        with connections.database_files(self.path).wal.open("rb") as file:
+            os.fsync(file.fileno())
 
     def wal_bytes(self) -> int:
         """Size of the write-ahead log's file."""
-        wal = connections.database_files(self.path)[1]
+        wal = connections.database_files(self.path).wal
         return wal.stat().st_size if wal.exists() else 0
 
     def unsaved_commits(self) -> int:
@@ -325,8 +347,11 @@ class Database:
         """What SQLite finds wrong with the structure of the last commit; empty when it is sound. In a worker
         thread.
         """
-        with self.reader() as reader:
-            return reader.quick_check()
+        try:
+            with self.reader() as reader:
+                return reader.quick_check()
+        except LogDamagedError as error:
+            return [str(error)]
 
     def serialize_snapshot(self, path_out: Path) -> None:
         """Write the last commit as a compact database to `path_out`, which must not exist. In a worker

@@ -1,11 +1,13 @@
-"""Does the metadata agree with itself? Every invariant of schema.py that SQL can see, as sentences when it is broken.
+"""Does the metadata agree with itself? Every invariant of schema.py that SQL can see, as sentences when it is
+broken.
 
-Reads the last commit, in a worker thread; takes a few seconds per million files. Sentences name the thing by its
-number, since a broken tree may have no path to it. What is no damage is not reported: orphans (nlink 0) and dead
-stripes wait for their turn, missing shards wait for repair.
+Reads the last commit, in a worker thread; takes a few seconds per million files. Sentences name the thing by
+its number, since a broken tree may have no path to it. What is no damage is not reported: orphans (nlink 0)
+and dead stripes wait for their turn, missing shards wait for repair.
 
-Each check is one query that returns what is wrong and nothing else, and the format of the sentence about one row. Two
-invariants never report the same cause: an extent whose inode is gone says just that, and not that a sum is off as well.
+Each check is one query that returns what is wrong and nothing else, and the format of the sentence about one
+row. Two invariants never report the same cause: an extent whose inode is gone says just that, and not that a
+sum is off as well.
 """
 
 from __future__ import annotations

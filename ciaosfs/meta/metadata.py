@@ -114,12 +114,12 @@ class Metadata:
         `now`.
 
         To be called when everything committed is synced on the drives. `run` runs a function in a worker
-        thread; commits may go on meanwhile. NoSpaceError or StoreError when the disk under the database
-        fails.
+        thread; requests may go on meanwhile, the next commit comes after it. NoSpaceError or StoreError when
+        the disk under the database fails.
         """
         due = self.database.checkpoint_bytes_due
         if due == 0:
-            self.database.renew_transaction()
+            await self._renew(run)
             return
         if (
             not now
@@ -133,7 +133,11 @@ class Metadata:
             await run(checkpoint.run)
         finally:
             checkpoint.finish()
-        self.database.renew_transaction()
+        await self._renew(run)
+
+    async def _renew(self, run: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        if self.database.renew_transaction():
+            await run(self.database.sync_wal)
 
     def reader(self) -> Reader:
         """A read-only connection at the last commit, for a worker thread; the caller closes it."""

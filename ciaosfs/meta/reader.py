@@ -12,7 +12,7 @@ from typing import Any
 import apsw
 
 from ciaosfs.base.errors import LogDamagedError, NoSpaceError, StoreError
-from ciaosfs.meta.connections import open_reader
+from ciaosfs.meta.connections import open_reader, translated
 
 
 class Reader:
@@ -22,10 +22,14 @@ class Reader:
     """
 
     def __init__(self, path: Path) -> None:
-        connection = open_reader(path)
-        self._connection = connection
-        connection.execute("BEGIN")
-        self._one("SELECT count(*) FROM sqlite_schema")  # BEGIN alone fixes no moment, the first read does
+        with translated(path):
+            self._connection = open_reader(path)
+            try:
+                self._connection.execute("BEGIN")  # alone it fixes no moment, the first read does
+                self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> Reader:
         return self
@@ -64,6 +68,3 @@ class Reader:
         except (apsw.CantOpenError, apsw.IOError, apsw.SQLError) as error:
             raise StoreError(f"The metadata cannot be copied to {path}: {error}.") from error
         self._connection.execute("BEGIN")
-
-    def _one(self, statement: str) -> Any:
-        return self._connection.execute(statement).get

@@ -1,0 +1,355 @@
+"""Each invariant, broken alone: one sentence, and no other."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+import pytest
+
+from ciaosfs.base.types import Codec, Extent
+from ciaosfs.meta import integrity
+from ciaosfs.meta.counters import Counter
+from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_XATTRS, ROOT_INO, Inode
+from ciaosfs.meta.metadata import Metadata
+from tests.unit.meta.support import (
+    VOLUME_ID,
+    add_directory,
+    add_file,
+    complaints,
+    fresh,
+    make_inode,
+    make_stripe,
+    raw,
+    zstd,
+)
+
+
+@dataclass
+class Sound:
+    """A small tree with one of everything."""
+
+    meta: Metadata
+    file: int
+    linked: int
+    directory: int
+    inner: int
+    symlink: int
+
+    def sql(self, statement: str, *bindings: object) -> None:
+        """A change that no method would make."""
+        self.meta.database.executor()(statement, bindings)
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Iterator[Sound]:
+    meta = fresh(tmp_path / "m")
+    file = add_file(meta, b"file", size=100)
+    linked = add_file(meta, b"linked", size=100)
+    directory = add_directory(meta, b"directory")
+    inner = add_directory(meta, b"inner", directory)
+    meta.dentries.insert(inner, b"second name", linked)
+    meta.inodes.touch(linked, 0, 0, 1)
+    symlink = meta.inodes.take_ino()
+    meta.inodes.insert(make_inode(symlink, stat.S_IFLNK | 0o777, size=4, target=b"file"))
+    meta.dentries.insert(ROOT_INO, b"symlink", symlink)
+    meta.stripes.insert(make_stripe(1))
+    meta.stripes.insert(make_stripe(2))
+    meta.extents.replace(file, 0, 100, [raw(0, 40, 1), zstd(50, 50, 1, 100)])
+    meta.extents.replace(linked, 0, 100, [raw(0, 10, 2)])
+    meta.xattrs.set(file, b"user.a", b"1")
+    set_flags(meta, file, FLAG_XATTRS)
+    assert complaints(meta) == []
+    yield Sound(meta, file, linked, directory, inner, symlink)
+    meta.close()
+
+
+def set_flags(meta: Metadata, ino: int, flags: int) -> None:
+    meta.inodes.update(loaded(meta, ino)._replace(flags=flags))
+
+
+def loaded(meta: Metadata, ino: int) -> Inode:
+    inode = meta.inodes.load(ino)
+    assert inode is not None
+    return inode
+
+
+# The tree
+
+
+def lose_root(s: Sound) -> None:
+    s.sql("DELETE FROM dentries")
+    s.sql("DELETE FROM inodes")
+    s.sql("DELETE FROM extents")
+    s.sql("DELETE FROM xattrs")
+    s.sql("UPDATE stripes SET live_bytes = 0")
+    s.meta.counters.values[Counter.FILES] = s.meta.counters.values[Counter.DIRECTORIES] = 0
+    s.meta.counters.values[Counter.OTHERS] = s.meta.counters.values[Counter.ALLOCATED_BYTES] = 0
+
+
+def lose_inode(s: Sound) -> None:
+    s.meta.dentries.insert(s.inner, b"ghost", 4711)
+
+
+def name_in_nowhere(s: Sound) -> None:
+    s.meta.dentries.insert(4711, b"lost", s.file)
+    s.meta.inodes.touch(s.file, 0, 0, 1)
+
+
+def name_in_file(s: Sound) -> None:
+    s.meta.dentries.insert(s.symlink, b"odd", s.file)
+    s.meta.inodes.touch(s.file, 0, 0, 1)
+
+
+def name_in_removed_directory(s: Sound) -> None:
+    gone = s.meta.inodes.take_ino()
+    s.meta.inodes.insert(make_inode(gone, stat.S_IFDIR, 0))
+    s.meta.dentries.insert(gone, b"late", s.file)
+    s.meta.inodes.touch(s.file, 0, 0, 1)
+
+
+def name_twice(s: Sound) -> None:
+    s.sql("INSERT INTO dentries SELECT parent, cookie + 1, name, ino FROM dentries WHERE name = ?", b"file")
+    s.meta.inodes.touch(s.file, 0, 0, 1)
+
+
+def too_many_links(s: Sound) -> None:
+    s.meta.inodes.touch(s.file, 0, 0, 1)
+
+
+def unreachable_file(s: Sound) -> None:
+    s.meta.dentries.remove(ROOT_INO, b"file")
+
+
+def wrong_subdirectories(s: Sound) -> None:
+    s.meta.inodes.touch(s.directory, 0, 0, -1)
+
+
+def directory_twice(s: Sound) -> None:
+    s.meta.dentries.insert(s.directory, b"again", s.inner)
+    s.meta.inodes.touch(s.directory, 0, 0, 1)
+
+
+def directory_without_name(s: Sound) -> None:
+    s.meta.dentries.remove(s.directory, b"inner")
+    s.meta.inodes.touch(s.directory, 0, 0, -1)
+
+
+def wrong_parent(s: Sound) -> None:
+    s.meta.inodes.update(loaded(s.meta, s.inner)._replace(parent=ROOT_INO))
+
+
+def circle(s: Sound) -> None:
+    """`directory` is moved into `inner`, which is in it."""
+    s.meta.dentries.remove(ROOT_INO, b"directory")
+    s.meta.dentries.insert(s.inner, b"directory", s.directory)
+    s.meta.inodes.touch(ROOT_INO, 0, 0, -1)
+    s.meta.inodes.touch(s.inner, 0, 0, 1)
+    s.meta.inodes.update(loaded(s.meta, s.directory)._replace(parent=s.inner))
+
+
+# Inodes
+
+
+def short_target(s: Sound) -> None:
+    s.meta.inodes.set_size(s.symlink, 5)
+
+
+def target_of_file(s: Sound) -> None:
+    s.sql("UPDATE inodes SET target = ? WHERE ino = ?", b"x", s.file)
+
+
+def attribute_of_nobody(s: Sound) -> None:
+    s.meta.xattrs.set(4711, b"user.a", b"")
+
+
+def attribute_unsaid(s: Sound) -> None:
+    set_flags(s.meta, s.file, 0)
+
+
+def acl_unsaid(s: Sound) -> None:
+    s.meta.xattrs.set(s.file, b"system.posix_acl_default", b"")
+    set_flags(s.meta, s.file, FLAG_XATTRS | FLAG_ACL_ACCESS)
+
+
+# Extents
+
+
+def extent(s: Sound, ino: int, extent: Extent) -> None:
+    s.sql("INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ino, *extent)
+
+
+def extent_of_nobody(s: Sound) -> None:
+    extent(s, 4711, raw(0, 5, 2, 50))
+    s.meta.stripes.add_live(2, 5)
+
+
+def extent_of_directory(s: Sound) -> None:
+    s.meta.inodes.set_size(s.directory, 10)
+    s.meta.extents.replace(s.directory, 0, 5, [raw(0, 5, 2, 50)])
+
+
+def impossible_extent(s: Sound) -> None:
+    s.sql("UPDATE extents SET stored_length = 9 WHERE ino = ?", s.linked)
+
+
+def overlapping_extents(s: Sound) -> None:
+    extent(s, s.file, raw(39, 5, 2, 50))
+    s.meta.stripes.add_live(2, 5)
+    s.sql("UPDATE inodes SET allocated = allocated + 5 WHERE ino = ?", s.file)
+    s.meta.counters.add(Counter.ALLOCATED_BYTES, 5)
+
+
+def extent_beyond_the_file(s: Sound) -> None:
+    s.meta.inodes.set_size(s.file, 99)
+
+
+def extent_in_no_stripe(s: Sound) -> None:
+    s.sql("UPDATE extents SET stripe = 4711 WHERE ino = ?", s.linked)
+    s.sql("UPDATE stripes SET live_bytes = 0 WHERE stripe = 2")
+
+
+def extent_beyond_the_stripe(s: Sound) -> None:
+    s.sql("UPDATE extents SET stripe_offset = 4090 WHERE ino = ?", s.linked)
+
+
+def wrong_allocated(s: Sound) -> None:
+    s.sql("UPDATE inodes SET allocated = allocated + 1 WHERE ino = ?", s.file)
+    s.meta.counters.add(Counter.ALLOCATED_BYTES, 1)
+
+
+def wrong_live_bytes(s: Sound) -> None:
+    s.meta.stripes.add_live(2, 1)
+
+
+# Stripes and counters
+
+
+def impossible_stripe(s: Sound) -> None:
+    s.sql("UPDATE stripes SET shard_bytes = 1 WHERE stripe = 2")
+
+
+def shard_of_nothing(s: Sound) -> None:
+    s.sql("INSERT INTO shards VALUES (4711, 0, ?, 0)", VOLUME_ID)
+
+
+def shard_outside(s: Sound) -> None:
+    s.sql("UPDATE shards SET shard_index = 6 WHERE stripe = 2 AND shard_index = 5")
+
+
+def wrong_missing(s: Sound) -> None:
+    s.sql("UPDATE stripes SET missing = 1 WHERE stripe = 2")
+
+
+def shard_in_no_volume(s: Sound) -> None:
+    s.sql("UPDATE shards SET volume = 4711 WHERE stripe = 2 AND shard_index = 5")
+
+
+def shard_in_dead_volume(s: Sound) -> None:
+    s.meta.stripes.delete(2)
+    s.meta.extents.replace(s.linked, 0, 100, [])
+    s.meta.stripes.insert(make_stripe(3))
+    s.sql("DELETE FROM shards WHERE stripe = 1 AND shard_index = 5")
+    s.sql("UPDATE stripes SET missing = 1 WHERE stripe = 1")
+    s.meta.volumes.note(VOLUME_ID + 5, 5, 1, "dead")
+
+
+def wrong_counter(s: Sound) -> None:
+    s.meta.counters.add(Counter.FILES, 1)
+
+
+def number_given_again(s: Sound) -> None:
+    s.meta.counters.values[Counter.NEXT_INO] = s.symlink
+
+
+BROKEN: dict[Callable[[Sound], None], str] = {
+    lose_root: "The root directory is missing.",
+    lose_inode: "Name b'ghost' in directory {s.inner} stands for inode 4711, which does not exist.",
+    name_in_nowhere: "Name b'lost' is in directory 4711, which does not exist.",
+    name_in_file: "Name b'odd' is in inode {s.symlink}, which is no directory.",
+    name_in_removed_directory: "Name b'late' is in directory 7, which was removed.",
+    name_twice: "Name b'file' is 2 times in directory 1.",
+    too_many_links: "Inode {s.file} counts 2 links and has 1 names.",
+    unreachable_file: "Inode {s.file} counts 1 links and has 0 names.",
+    wrong_subdirectories: "Directory {s.directory} counts 2 links and has 1 subdirectories.",
+    directory_twice: "Directory {s.inner} has 2 names.",
+    directory_without_name: "Directory {s.inner} has 0 names.",
+    wrong_parent: "Directory {s.inner} takes 1 for its parent and is in {s.directory}.",
+    short_target: "Inode {s.symlink} is a symbolic link of 5 bytes and has a target of 4.",
+    target_of_file: "Inode {s.file} has a target and is no symbolic link.",
+    attribute_of_nobody: "Attribute b'user.a' belongs to inode 4711, which does not exist.",
+    attribute_unsaid: "Inode {s.file} has attribute b'user.a' and its flags do not say so.",
+    acl_unsaid: "Inode {s.file} has attribute b'system.posix_acl_default' and its flags do not say so.",
+    extent_of_nobody: "The extent at 0 belongs to inode 4711, which does not exist.",
+    extent_of_directory: "The extent at 0 belongs to inode {s.directory}, which is no file.",
+    impossible_extent: "The extent of inode {s.linked} at 0 has impossible numbers.",
+    overlapping_extents: "The extent of inode {s.file} at 0 overlaps the next.",
+    extent_beyond_the_file: "The extent of inode {s.file} at 50 reaches beyond the end of the file, 99.",
+    extent_in_no_stripe: "The extent of inode {s.linked} at 0 lies in stripe 4711, which does not exist.",
+    extent_beyond_the_stripe: "The extent of inode {s.linked} at 0 reaches beyond the end of stripe 2.",
+    wrong_allocated: "Inode {s.file} counts 91 allocated bytes and its extents have 90.",
+    wrong_live_bytes: "Stripe 2 counts 11 live bytes and its extents have 10.",
+    impossible_stripe: "Stripe 2 has impossible numbers.",
+    shard_of_nothing: "Shard 0 belongs to stripe 4711, which does not exist.",
+    shard_outside: "Stripe 2 has a shard 6, outside its counts.",
+    wrong_missing: "Stripe 2 counts 1 missing shards and misses 0.",
+    shard_in_no_volume: "Shard 5 of stripe 2 lies in volume 4711, which does not exist.",
+    shard_in_dead_volume: f"Shard 5 of stripe 3 lies in volume {VOLUME_ID + 5}, which is dead.",
+    wrong_counter: "The counter of files says 3 and there are 2.",
+    number_given_again: "The next inode number would be {s.symlink} and inode {s.symlink} exists.",
+}
+
+
+@pytest.mark.parametrize("destroy", BROKEN, ids=lambda destroy: destroy.__name__)
+def test_one_broken_invariant_is_one_sentence(sound: Sound, destroy: Callable[[Sound], None]) -> None:
+    destroy(sound)
+    assert complaints(sound.meta) == [BROKEN[destroy].format(s=sound)]
+
+
+def test_a_circle_of_directories_is_not_reached(sound: Sound) -> None:
+    circle(sound)
+    assert sorted(complaints(sound.meta)) == [
+        f"Directory {ino} cannot be reached from the root." for ino in (sound.directory, sound.inner)
+    ]
+
+
+def test_every_check_is_broken_by_a_test() -> None:
+    """A check that nothing can trigger would be no check: compare the sentences without their numbers."""
+    said = [*BROKEN.values(), "Directory 1 cannot be reached from the root."]
+    for sentence, _ in integrity.CHECKS:
+        if sentence.startswith("The counter of"):
+            continue
+        words = sentence.split("{")[0] + sentence.rsplit("}", 1)[-1]
+        first, last = sentence.split("{")[0], sentence.rsplit("}", 1)[-1]
+        assert any(text.startswith(first) and text.endswith(last) for text in said), words
+
+
+@pytest.mark.parametrize("counter", [counter for counter in Counter if counter != Counter.NEXT_INO])
+def test_every_counter_is_checked(sound: Sound, counter: Counter) -> None:
+    sound.meta.counters.add(counter, 1)
+    found = complaints(sound.meta)
+    assert len(found) == 1 and found[0].startswith("The counter of")
+
+
+def test_what_waits_for_its_turn_is_no_damage(sound: Sound) -> None:
+    """Orphans, dead stripes and missing shards."""
+    sound.meta.dentries.remove(ROOT_INO, b"file")
+    sound.meta.inodes.touch(sound.file, 0, 0, -1)
+    sound.meta.inodes.set_size(sound.file, 0)
+    sound.meta.extents.replace(sound.linked, 0, 100, [])
+    sound.meta.stripes.forget_shard(2, make_stripe(2).places[0])
+    assert complaints(sound.meta) == []
+
+
+def test_an_empty_database_is_sound(tmp_path: Path) -> None:
+    meta = Metadata.create_fresh(tmp_path / "empty", bytes(16))
+    with meta.reader() as reader:
+        assert list(integrity.check(reader)) == []
+    meta.close()
+
+
+def test_codecs_are_those_the_check_knows() -> None:
+    assert list(Codec) == [0, 1] and apsw.Connection is not None
