@@ -18,20 +18,27 @@ from ciaosfs.meta.metadata import Metadata
 COMPRESSION = b"user.ciaos.compression"
 _COMPRESSION_VALUES = (b"auto", b"zstd", b"none")
 _OWN_PREFIX = b"user.ciaos."
+_PREFIXES = (b"user.", b"trusted.", b"security.")
+
+
+def check_namespace(name: bytes) -> None:
+    """EOPNOTSUPP unless the name is in a namespace that is kept, as local file systems answer."""
+    if not name.startswith(_PREFIXES) and name not in (acl.ACCESS, acl.DEFAULT):
+        raise FsError(errno.EOPNOTSUPP)
 
 
 def get(meta: Metadata, ino: int, name: bytes) -> bytes:
     """The value; ENODATA when there is none, ENOENT when the inode is gone."""
     value = meta.xattrs.get(ino, name)
     if value is None:
-        if name.startswith(b"system.") and name not in (acl.ACCESS, acl.DEFAULT):
-            raise FsError(errno.EOPNOTSUPP)
+        check_namespace(name)
         raise FsError(errno.ENODATA)
     return value
 
 
 def set_value(meta: Metadata, ino: int, name: bytes, value: bytes, who: Requester) -> None:
-    """Create or replace. EOPNOTSUPP for `system.` names that are not ACLs, EINVAL for a policy of no known value."""
+    """Create or replace. EOPNOTSUPP for names in no known namespace, EINVAL for a policy of no known value."""
+    check_namespace(name)
     if len(name) > limits.XATTR_NAME_BYTES_MAX:
         raise FsError(errno.ERANGE)
     if len(value) > limits.XATTR_VALUE_BYTES_MAX:
@@ -44,8 +51,6 @@ def set_value(meta: Metadata, ino: int, name: bytes, value: bytes, who: Requeste
         if not stat.S_ISDIR(inode.mode):
             raise FsError(errno.EACCES)
         value, flags = _default(value, flags)
-    elif name.startswith(b"system."):
-        raise FsError(errno.EOPNOTSUPP)
     elif name == COMPRESSION:
         if value not in _COMPRESSION_VALUES:
             raise FsError(errno.EINVAL, "user.ciaos.compression is auto, zstd or none.")
@@ -62,6 +67,7 @@ def set_value(meta: Metadata, ino: int, name: bytes, value: bytes, who: Requeste
 
 def remove(meta: Metadata, ino: int, name: bytes) -> None:
     """ENODATA when it is not there; an ACL that is not there is gone already."""
+    check_namespace(name)
     inode = _load(meta, ino)
     if not meta.xattrs.remove(ino, name):
         if name in (acl.ACCESS, acl.DEFAULT):
