@@ -73,7 +73,9 @@ class Committer:
         gate: Gate,
         workers: Workers,
         interval_s: float,
+        epoch_above: int = 0,
     ) -> None:
+        """Commits get an epoch higher than `epoch_above` and than that of the metadata's last commit."""
         self._meta = meta
         self._chunks = chunks
         self._files = files
@@ -90,7 +92,8 @@ class Committer:
         self._volumes_to_note: list[tuple[int, int, VolumeKind, VolumeState]] = []
         state = meta.state.load()
         self._status = CommitStatus(state.sequence, state.time_ns, None)
-        self.epoch = max(clock.now_ns() // 1_000_000, state.epoch + 1)
+        self.epoch = max(clock.now_ns() // 1_000_000, state.epoch + 1, epoch_above + 1)
+        self._is_forced = False
 
     @property
     def status(self) -> CommitStatus:
@@ -101,6 +104,7 @@ class Committer:
         """Whether everything that ever happened is durable."""
         return (
             not self._unsynced
+            and not self._is_forced
             and not self._gate.closed
             and self._files.pending_bytes == 0
             and self._meta.changes_pending() == 0
@@ -145,6 +149,12 @@ class Committer:
         if self._status.failure is not None:
             raise CiaosError(f"The last changes are not on the drives: {self._status.failure}")
 
+    async def supersede(self) -> bool:
+        """A commit that is made even when nothing has changed, to outrank what recovery dropped; whether it is durable."""
+        self._is_forced = True
+        await self.commit()
+        return not self._is_forced
+
     async def commit(self) -> None:
         """One commit, steps 1 to 5. Errors go to the waiters and into `status`, not to the caller.
 
@@ -159,6 +169,9 @@ class Committer:
         error: CiaosError | None = None
         answered = self._round
         try:
+            if self._unsynced:
+                # The sync of the commit before failed: as long as it does, no other commit may follow.
+                await self._sync()
             await self._flush_ahead()
             self._gate.close()
             self._cut_at = trio.current_time()
@@ -168,9 +181,8 @@ class Committer:
                 sequence, time_ns = await self._cut()
             finally:
                 self._gate.open()
-            await self._chunks.sync()
-            self._unsynced = False
-            self._reclaimer.synced()
+            await self._sync()
+            self._is_forced = False
             self._status = CommitStatus(sequence, time_ns, None)
         except CiaosError as failure:
             error = failure
@@ -191,6 +203,12 @@ class Committer:
             log.error("commit failed, will be tried again: %s", error)
         self._status = CommitStatus(self._status.sequence, self._status.time_ns, str(error))
 
+    async def _sync(self) -> None:
+        """Step 4: the last commit that was cut becomes durable."""
+        await self._chunks.sync()
+        self._unsynced = False
+        self._reclaimer.synced()
+
     async def _flush_ahead(self) -> None:
         for _ in range(FLUSH_AHEAD_ROUNDS_MAX):
             if self._files.pending_bytes <= CUT_DIRTY_BYTES_MAX:
@@ -200,7 +218,7 @@ class Committer:
     async def _cut(self) -> tuple[int, int]:
         """Steps 2 and 3, with the gate closed; returns (sequence, time_ns) of what the next sync makes durable."""
         await self._flusher.flush_all()
-        if self._meta.changes_pending() == 0:
+        if self._meta.changes_pending() == 0 and not self._is_forced:
             return self._meta.state.load().sequence, clock.now_ns()
         for volume in self._volumes_to_note:
             self._meta.volumes.note(*volume)

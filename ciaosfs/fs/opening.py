@@ -49,16 +49,23 @@ async def open_store(
             database, config.store_id, chunks, workers, is_same_boot=_same_boot(boot)
         )
         meta = recovered.meta
-        ids.raise_above(max(meta.stripes.highest_id(), meta.volumes.highest_id()))
+        ids.raise_above(max(meta.stripes.highest_id(), meta.volumes.highest_id(), recovered.stripe_id))
         try:
-            await workers.run(_note_boot, boot)
             files = Files()
             gate = Gate()
             reclaimer = Reclaimer(meta, chunks, files, gate)
             async with trio.open_nursery() as nursery:
                 flusher = Flusher(meta, chunks, files, workers, nursery)
                 committer = Committer(
-                    meta, chunks, files, flusher, reclaimer, gate, workers, config.commit_interval_s
+                    meta,
+                    chunks,
+                    files,
+                    flusher,
+                    reclaimer,
+                    gate,
+                    workers,
+                    config.commit_interval_s,
+                    recovered.epoch,
                 )
                 chunks.on_volume = committer.note_volume
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
@@ -66,6 +73,8 @@ async def open_store(
                     meta, chunks, files, gate, flusher, reader, reclaimer, committer, recovered.reports
                 )
                 filesystem.prepare()
+                if not recovered.must_supersede or await committer.supersede():
+                    await workers.run(_note_boot, boot)
                 nursery.start_soon(housekeeping.watch_drives, chunks)
                 nursery.start_soon(housekeeping.purge, reclaimer, gate)
                 nursery.start_soon(reclaimer.discard)
@@ -90,6 +99,7 @@ def _same_boot(boot: Path) -> bool:
 
 
 def _note_boot(boot: Path) -> None:
+    """From here on what is written in this boot of the machine can be read in it: recovery has judged the rest."""
     boot.write_bytes(_BOOT_ID.read_bytes())
 
 

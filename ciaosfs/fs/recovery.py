@@ -9,8 +9,12 @@ The drives hold the truth, SQLite is its index. Cases, each with a test of its n
   checkpoint has copied never runs ahead of what is synced; then as above.
 - *database gone or damaged*: a fresh one, all changesets applied from the beginning (or the last image).
 
-The last commit may be in doubt, because only its sync was the promise. It counts if every stripe it brings can be
-read, and is dropped otherwise: nobody was told that it was durable.
+The last commit may be in doubt, because only its sync was the promise. It counts if every stripe it brings and uses
+can be read, and is dropped otherwise: nobody was told that it was durable. It is doubted also where the database has
+it already: the kernel may have written SQLite's log back and not the file data.
+
+What was dropped must stay so, or people would see the tree go back and forth: the opening that dropped a commit makes
+one of its own at once, with an epoch above all that were found.
 """
 
 from __future__ import annotations
@@ -22,22 +26,38 @@ from pathlib import Path
 
 import trio
 
-from ciaosfs.base.errors import LogDamagedError
+from ciaosfs.base.errors import DriveGoneError, LogDamagedError
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.meta.commitlog import CommitRecord, choose_chain, decode_commit
+from ciaosfs.meta.contents import stripes_brought
 from ciaosfs.meta.metadata import Metadata
-from ciaosfs.stripe.store import ChunkStore
+from ciaosfs.stripe.store import ChunkStore, DriveState
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """An open database at the chosen moment, and sentences about what had to be done, for the log and `status`."""
+    """An open database at the chosen moment, and sentences about what had to be done, for the log and `status`.
+
+    `epoch` and `stripe_id` are the highest found in the log, also in commits that do not count: they must not be
+    used again. `must_supersede`: a commit that does not count is on the drives, or may be on a drive that is away.
+    """
 
     meta: Metadata
     reports: tuple[str, ...]
+    epoch: int
+    stripe_id: int
+    must_supersede: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """What the drives' log says from some moment on: all records found, and those that lead to the tip."""
+
+    records: list[CommitRecord]
+    chain: list[CommitRecord]
 
 
 async def recover(
@@ -49,12 +69,48 @@ async def recover(
     written can be read, synced or not, and the stripes of the last commit need no reading.
     """
     reports: list[str] = []
+    meta, found, went_back = await _open_on_chain(database, store_id, chunks, workers, reports)
+    try:
+        await _apply(meta, found.chain[:-1])
+        newest = _newest(meta, found)
+        if found.chain:
+            meta.apply(found.chain[-1].changeset)
+        dropped = False
+        if newest is not None and not is_same_boot and not await _is_whole(meta, chunks, newest):
+            meta, dropped = _drop(meta, database, store_id, is_applied=bool(found.chain))
+        if dropped:
+            assert newest is not None
+            reports.append(f"Commit {newest.sequence} was not wholly on the drives and was dropped.")
+        elif found.chain:
+            meta.commit()
+            reports.append(
+                f"{len(found.chain)} commits were applied from the drives' log, up to number "
+                f"{found.chain[-1].sequence}."
+            )
+    except BaseException:
+        meta.close()
+        raise
+    for report in reports:
+        log.warning("%s", report)
+    return Recovered(
+        meta,
+        tuple(reports),
+        epoch=max((record.epoch for record in found.records), default=0),
+        stripe_id=0 if newest is None else max(stripes_brought(newest.changeset), default=0),
+        must_supersede=went_back or dropped or (not is_same_boot and bool(_absent(chunks))),
+    )
+
+
+async def _open_on_chain(
+    database: Path, store_id: bytes, chunks: ChunkStore, workers: Workers, reports: list[str]
+) -> tuple[Metadata, _Log, bool]:
+    """The database at a moment from which the log leads to its tip, what the log says, and whether it went back."""
+    went_back = False
     meta = _open_existing(database, reports)
-    chain = None
     while meta is not None:
-        chain = await _chain_after(meta, chunks, workers)
-        if chain is not None:
-            break
+        found = await _read_log(meta, chunks, workers)
+        if found is not None:
+            return meta, found, went_back
         # Ahead of the drives, or on a branch that was given up: go back commit by commit. More than one step is
         # rare, since a commit begins only when the one before it is synced.
         sequence = meta.state.load().sequence
@@ -62,22 +118,20 @@ async def recover(
         meta = _open_existing(database, reports, drop_newest=True)
         if meta is not None:
             reports.append(f"Commit {sequence} of the database was not on the drives and was dropped.")
-    if meta is None:
-        meta = Metadata.create_fresh(database, store_id)
-        chain = await _chain_after(meta, chunks, workers)
-        if chain is None:
-            meta.close()
-            raise LogDamagedError(
-                "The drives hold commits, but not all of them from the beginning: "
-                "connect the missing drives and mount again."
-            )
-        if chain:
-            reports.append(f"The database was gone or damaged and is rebuilt from the drives: {len(chain)} commits.")
-    assert chain is not None
-    await _apply(meta, chain, chunks, reports, is_same_boot=is_same_boot)
-    for report in reports:
-        log.warning("%s", report)
-    return Recovered(meta, tuple(reports))
+            went_back = True
+    meta = Metadata.create_fresh(database, store_id)
+    found = await _read_log(meta, chunks, workers)
+    if found is None:
+        meta.close()
+        raise LogDamagedError(
+            "The drives hold commits, but not all of them from the beginning: "
+            "connect the missing drives and mount again."
+        )
+    if found.chain:
+        reports.append(
+            f"The database was gone or damaged and is rebuilt from the drives: {len(found.chain)} commits."
+        )
+    return meta, found, went_back
 
 
 def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = False) -> Metadata | None:
@@ -90,8 +144,8 @@ def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = Fa
         return None
 
 
-async def _chain_after(meta: Metadata, chunks: ChunkStore, workers: Workers) -> list[CommitRecord] | None:
-    """The commits from the database's moment to the tip; None when its moment is not on the way to the tip."""
+async def _read_log(meta: Metadata, chunks: ChunkStore, workers: Workers) -> _Log | None:
+    """The commits from the database's moment on, its own included; None when it is not on the way to the tip."""
     state = meta.state.load()
 
     def scan() -> list[CommitRecord]:
@@ -101,29 +155,75 @@ async def _chain_after(meta: Metadata, chunks: ChunkStore, workers: Workers) -> 
             if entry.kind is NeedleKind.COMMIT
         ]
 
-    return choose_chain(await workers.run(scan), state)
+    records = await workers.run(scan)
+    chain = choose_chain(records, state)
+    return None if chain is None else _Log(records, chain)
 
 
-async def _apply(
-    meta: Metadata, chain: Sequence[CommitRecord], chunks: ChunkStore, reports: list[str], *, is_same_boot: bool
-) -> None:
-    for record in chain[:-1]:
+async def _apply(meta: Metadata, chain: Sequence[CommitRecord]) -> None:
+    for record in chain:
         meta.apply(record.changeset)
         meta.commit()
         await trio.lowlevel.checkpoint()
-    if not chain:
-        return
-    last = chain[-1]
-    known = meta.stripes.highest_id()
-    meta.apply(last.changeset)
-    if not is_same_boot:
-        for stripe_id in meta.stripes.ids_after(known):
-            stripe = meta.stripes.load(stripe_id)
-            assert stripe is not None
-            if not await chunks.is_readable(stripe):
-                meta.rollback()
-                reports.append(f"Commit {last.sequence} was not wholly on the drives and was dropped.")
-                return
-    meta.commit()
-    reports.append(f"{len(chain)} commits were applied from the drives' log, up to number {last.sequence}.")
 
+
+def _newest(meta: Metadata, found: _Log) -> CommitRecord | None:
+    """The newest commit: the end of the chain, or the one the database is at; None in a new store."""
+    if found.chain:
+        return found.chain[-1]
+    commit_id = meta.state.load().commit_id
+    return next((record for record in found.records if record.commit_id == commit_id), None)
+
+
+async def _is_whole(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) -> bool:
+    """Whether every stripe that the commit brought and uses can be read; `meta` is at that commit.
+
+    One that was dead already when the cut was made is left out: its space is given back as soon as the commit
+    is synced. DriveGoneError when drives are away without which a synced commit could look like a torn one.
+    """
+    absent = _absent(chunks)
+    for stripe_id in stripes_brought(newest.changeset):
+        stripe = meta.stripes.load(stripe_id)
+        if stripe is None or not meta.stripes.live_bytes(stripe_id) or await chunks.is_readable(stripe):
+            continue
+        away = sum(
+            1
+            for place in stripe.places
+            if (volume := meta.volumes.load(place.volume_id)) is not None and volume.drive in absent
+        )
+        if away and stripe.missing_count + away > stripe.parity_count:
+            raise DriveGoneError(
+                f"Commit {newest.sequence} was written while drives were away, and now others are "
+                f"({', '.join(map(str, sorted(absent)))}): connect them and mount again."
+            )
+        return False
+    return True
+
+
+def _absent(chunks: ChunkStore) -> set[int]:
+    return {drive.number for drive in chunks.drive_statuses() if drive.state is DriveState.ABSENT}
+
+
+def _drop(meta: Metadata, database: Path, store_id: bytes, *, is_applied: bool) -> tuple[Metadata, bool]:
+    """The database at the commit before the newest, and True; or as it is, and False.
+
+    `is_applied`: the newest is in the open transaction only. Else the database has it, and goes back, unless a
+    checkpoint has copied it: then it was synced, what cannot be read of it was lost later, and it stays.
+    """
+    if is_applied:
+        meta.rollback()
+        return meta, True
+    sequence = meta.state.load().sequence
+    meta.close()
+    while True:
+        try:
+            meta = Metadata.open(database, drop_wal=True)
+        except LogDamagedError:
+            break
+        if meta.state.load().sequence < sequence:
+            return meta, True
+        meta.close()  # SQLite's log ended with a commit that was torn and did not count
+    try:
+        return Metadata.open(database), False
+    except LogDamagedError:  # it was the first commit there ever was
+        return Metadata.create_fresh(database, store_id), True
