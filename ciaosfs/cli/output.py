@@ -40,6 +40,9 @@ def print_status(fields: Mapping[str, Any]) -> None:
         click.echo(f"{name:<{width}}  {value}")
     click.echo()
     _print_table(_drive_table(fields["drives"]))
+    for drive in fields["drives"]:
+        if drive.get("reason"):
+            click.echo(f"Drive {drive['number']} is {drive['state']}: {drive['reason']}")
 
 
 def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:

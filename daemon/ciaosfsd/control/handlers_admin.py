@@ -65,6 +65,7 @@ class AdminHandlers:
                     "state": str(drive.state),
                     "free": drive.free,
                     "total": drive.total,
+                    "reason": drive.reason,
                 }
                 for drive in status.drives
             ],

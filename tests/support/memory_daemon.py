@@ -1,0 +1,61 @@
+"""The daemon with a `MemoryFileSystem` instead of a store's: `python tests/support/memory_daemon.py STORE ...`.
+
+Everything else is the real thing: arguments, lock, log, control socket, FUSE session. For what the edge must
+survive, `CIAOSFS_TEST` may name faults: `lying-poll` makes the loop believe now and then that a request is there,
+`bad-ending` lets the last flush fail, `no-ready` dies before the mount answers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ciaosfsd import services
+from ciaosfsd.fuse.loop import Loop
+from ciaosfsd.main import main
+
+from ciaosfs.base.config import StoreConfig
+from ciaosfs.base.errors import NoSpaceError
+from ciaosfs.drive.workers import Workers
+from tests.support.memory_fs import MemoryFileSystem
+
+FAULTS = os.environ.get("CIAOSFS_TEST", "").split()
+LIES_EVERY = 5
+
+
+@asynccontextmanager
+async def open_memory(config: StoreConfig, workers: Workers) -> AsyncIterator[MemoryFileSystem]:
+    if "no-ready" in FAULTS:
+        os._exit(9)
+    yield MemoryFileSystem()
+    if "bad-ending" in FAULTS:
+        raise NoSpaceError("The drives cannot take the last commit.")
+
+
+def lie_about_requests() -> None:
+    adopt = Loop._adopt
+
+    def adopt_and_lie(loop: Loop, fd: int) -> None:
+        adopt(loop, fd)
+        really, asked = loop._poll, 0
+
+        def poll(timeout: int) -> list[tuple[int, int]]:
+            nonlocal asked
+            asked += 1
+            return [(fd, 1)] if asked % LIES_EVERY == 0 else really(timeout)
+
+        loop._poll = poll
+
+    patched: Any = Loop
+    patched._adopt = adopt_and_lie
+
+
+if __name__ == "__main__":
+    patched_services: Any = services
+    patched_services.open_store = open_memory
+    if "lying-poll" in FAULTS:
+        lie_about_requests()
+    sys.exit(main())
