@@ -55,8 +55,9 @@ class Flusher:
         return self._flights
 
     def has_room(self, length: int) -> bool:
-        """Whether `length` more bytes may be taken into memory now."""
-        return self._files.pending_bytes + length <= limits.DIRTY_BYTES_MAX
+        """Whether `length` more bytes may be taken into memory now; a single huge write has room when it is alone."""
+        pending = self._files.pending_bytes
+        return pending + length <= limits.DIRTY_BYTES_MAX or pending == 0
 
     async def wait_room(self, length: int) -> None:
         """Wait until flights have made room; raises the flights' error when they fail instead."""
