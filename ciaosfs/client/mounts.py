@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from ciaosfs.base.errors import MountError
 
@@ -36,7 +36,7 @@ class Mount:
     @property
     def store(self) -> Path | None:
         """The store's directory when this is a mount of ours."""
-        return Path(unquote(self.source)) if self.fstype == FSTYPE else None
+        return Path(os.fsdecode(unquote_to_bytes(self.source))) if self.fstype == FSTYPE else None
 
 
 def source_of(store: Path) -> str:

@@ -20,7 +20,7 @@ from ciaosfs.base.config import (
     load_config,
 )
 from ciaosfs.base.errors import StoreError, UsageError
-from ciaosfs.drive.local import make_drive
+from ciaosfs.drive import local
 
 DATA_COUNT = 4
 PARITY_COUNT = 2
@@ -110,7 +110,9 @@ def make_store(config: StoreConfig) -> None:
             _make_directory(drives_inside, undo)
         for drive in config.drives:
             undo.callback(_take_back_drive, drive.path, drive.path.exists())
-            make_drive(str(drive.path), store_id=config.store_id, number=drive.number, drive_uuid=drive.uuid)
+            local.make_drive(
+                str(drive.path), store_id=config.store_id, number=drive.number, drive_uuid=drive.uuid
+            )
         _write_config(config, undo)
         undo.pop_all()
 
