@@ -28,6 +28,8 @@ LISTING_FIRST = 32
 LISTING_NEXT = 128
 """Directory entries fetched at once. An answer of 4 KiB (older kernels ask for no more) holds 20 to 25 of them,
 one of 32 KiB about 180."""
+DOT_COOKIE, DOTDOT_COOKIE = 1, 2
+"""Below the cookies of all names, which begin at 16."""
 
 
 class Handlers:
@@ -65,6 +67,8 @@ class Handlers:
         return ino
 
     def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        if start_id < DOTDOT_COOKIE and not self._list_dots(fh, start_id, token):
+            return
         cookie, limit = start_id, LISTING_FIRST
         while True:
             rows = self._fs.list_directory(fh, cookie, limit)
@@ -75,6 +79,18 @@ class Handlers:
             if len(rows) < limit:
                 return
             limit = LISTING_NEXT
+
+    def _list_dots(self, ino: int, start_id: int, token: ReaddirToken) -> bool:
+        """The entries "." and "..", which are no rows; False when the reply is full. A removed directory has none."""
+        directory = self._fs.getattr(ino)
+        if directory.nlink == 0:
+            return True
+        entries = ((DOT_COOKIE, b".", directory), (DOTDOT_COOKIE, b"..", self._fs.getattr(directory.parent)))
+        return all(
+            pyfuse3.readdir_reply(token, name, entry_attributes(inode), cookie)
+            for cookie, name, inode in entries
+            if cookie > start_id
+        )
 
     def releasedir(self, fh: int) -> None:
         pass
