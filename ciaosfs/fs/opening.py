@@ -39,8 +39,8 @@ async def open_store(
     `opener` opens one drive; another one is for tests of drives that fail and of power cuts.
     On leaving, everything is committed and synced; what kept it from being so is raised (CiaosError).
     """
-    ids = IdSource(0)
     drives = await workers.run(DriveSet.open, config.store_id, config.drives, opener)
+    ids = IdSource(_highest_volume(drives))
     async with ChunkStore(drives, config.store_id, config.data_count, config.parity_count, ids, workers) as chunks:
         boot = config.path / "meta" / "boot-id"
         database = config.path / "meta" / "meta.sqlite"
@@ -89,6 +89,12 @@ async def open_store(
                             nursery.cancel_scope.cancel()
         finally:
             await workers.run(meta.close)
+
+
+def _highest_volume(drives: DriveSet) -> int:
+    """The highest id among the volume files: the metadata learns of volumes late, and the clock may be set back."""
+    names = (name for names in drives.names_at_open.values() for name in names)
+    return max((int(name.split(".")[0], 16) for name in names), default=0)
 
 
 def _same_boot(boot: Path) -> bool:
