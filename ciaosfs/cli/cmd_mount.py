@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +39,22 @@ def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool,
     config = load_config(store.resolve())
     if mountpoint is None:
         mountpoint = _default_mountpoint()
-    arguments = [os.fspath(config.path), os.path.abspath(mountpoint)]  # noqa: PTH100 - not resolved: it may hang
-    if debug:
-        arguments.append("--debug")
+    options = ["--debug"] if debug else []
     if foreground:
-        os.execve(sys.executable, [*_daemon(), *arguments, "--foreground"], _environment())
-    start(arguments)
-    try:
-        mountpoint.stat()
-    except OSError as error:
-        raise MountError(f"{mountpoint} does not answer: {error.strerror}.") from error
+        command = [*_daemon_command(config.path, mountpoint), *options, "--foreground"]
+        os.execve(command[0], command, _environment())
+    start(config.path, mountpoint, options)
     if as_json:
         output.print_json("mount", {"store": os.fspath(config.path), "mountpoint": os.fspath(mountpoint)})
 
 
-def start(arguments: list[str]) -> None:
-    """Run the daemon in the background; returns when it serves. Raises its failure as a CiaosError."""
+def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:
+    """Run the daemon in the background; returns when the mount answers. Raises its failure as a CiaosError."""
     reading, writing = os.pipe()
     with open(reading, "rb") as report:
         try:
             child = subprocess.Popen(
-                [*_daemon(), *arguments, "--report-fd", str(writing)],
+                [*_daemon_command(store, mountpoint), *options, "--report-fd", str(writing)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -75,6 +71,10 @@ def start(arguments: list[str]) -> None:
             raise
     _interpret(line, child)
     child.returncode = 0  # it lives on by itself: no warning that it was not waited for
+    try:
+        mountpoint.stat()
+    except OSError as error:
+        raise MountError(f"{mountpoint} does not answer: {error.strerror}.") from error
 
 
 def _interpret(line: bytes, child: subprocess.Popen[bytes]) -> None:
@@ -107,9 +107,9 @@ def _default_mountpoint() -> Path:
     return mountpoint
 
 
-def _daemon() -> list[str]:
+def _daemon_command(store: Path, mountpoint: Path) -> list[str]:
     # -P: nothing is imported from whatever directory the caller stands in.
-    return [sys.executable, "-P", "-m", "ciaosfsd"]
+    return [sys.executable, "-P", "-m", "ciaosfsd", os.fspath(store), os.fspath(mountpoint.absolute())]
 
 
 def _environment() -> dict[str, str]:

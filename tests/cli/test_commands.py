@@ -1,0 +1,230 @@
+"""What the commands say and return."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from ciaosfs.cli import cmd_status, main, mount_helper
+from ciaosfs.client import storelock
+from tests.cli.conftest import Ciaosfs
+from tests.support.mount import environment, wait_until
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_help_has_an_example_and_the_exit_statuses(ciaosfs: Ciaosfs, name: str) -> None:
+    outcome = ciaosfs(name, "--help")
+    assert outcome.status == 0
+    assert f"ciaosfs {name}" in outcome.out.split("Example:")[1]
+    assert "Exit status: 0 success" in outcome.out
+    assert "--json" in outcome.out
+
+
+def test_the_command_is_quick_to_import() -> None:
+    code = (
+        "import sys, ciaosfs.cli.main; "
+        "print([name for name in ('trio', 'apsw', 'pyfuse3', 'zfec') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_python_dash_m() -> None:
+    command = [sys.executable, "-m", "ciaosfs", "--version"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ciaosfs ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["mkfs"], ["mkfs", "--no-such", "x"], ["dance"], ["mkfs", "x", "--data", "y"]]
+)
+def test_wrong_usage_is_one_sentence_and_where_to_look(ciaosfs: Ciaosfs, arguments: list[str]) -> None:
+    outcome = ciaosfs(*arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert "Try 'ciaosfs" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_without_a_command_there_is_help(ciaosfs: Ciaosfs) -> None:
+    outcome = ciaosfs()
+    assert outcome.status == 2
+    assert "Commands:" in outcome.err
+
+
+def test_mkfs_and_status_of_what_is_not_mounted(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    made = ciaosfs("mkfs", store, "--data", "2", "--parity", "1")
+    assert (made.status, made.err) == (0, "")
+    assert f"ciaosfs mount {store}" in made.out
+    status = ciaosfs("status", store)
+    assert status.status == 0
+    assert "Mounted  no\n" in status.out
+    assert "2+1 (any 1 of 3 shards may be lost)" in status.out
+    (store / "drives" / "d1").rename(tmp_path / "away")
+    fields = json.loads(ciaosfs("status", store, "--json").out)
+    assert fields["type"] == "status"
+    assert fields["mounted"] is False
+    assert [drive["state"] for drive in fields["drives"]] == ["present", "absent", "present"]
+    again = ciaosfs("mkfs", store)
+    assert again.status == 3
+    assert "already is a ciaosfs store" in again.err
+
+
+def test_mkfs_prints_json(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    fields = json.loads(ciaosfs("mkfs", tmp_path / "store", "--json").out)
+    assert fields["type"] == "store"
+    assert len(fields["drives"]) == 6
+
+
+@pytest.mark.parametrize("command", ["mount", "status", "sync", "umount"])
+def test_what_is_no_store_is_status_3(ciaosfs: Ciaosfs, tmp_path: Path, command: str) -> None:
+    outcome = ciaosfs(command, tmp_path)
+    assert outcome.status == 3
+    assert "is not a ciaosfs store" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["sync", "umount"])
+def test_what_needs_a_mount_says_how_to_mount(ciaosfs: Ciaosfs, tmp_path: Path, command: str) -> None:
+    ciaosfs("mkfs", tmp_path / "store")
+    outcome = ciaosfs(command, tmp_path / "store")
+    assert outcome.status == 3
+    assert "ciaosfs mount" in outcome.err
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
+def test_the_life_of_a_mount(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    mounted = ciaosfs("mount", store, path)
+    assert (mounted.status, mounted.out, mounted.err) == (0, "", "")
+    assert path.is_mount()
+    (path / "file").write_text("content")
+
+    for named in (store, path, path / "file"):
+        status = ciaosfs("status", named)
+        assert status.status == 0
+        assert f"{path} by process" in status.out
+    assert "15; 3 with 1 shard missing" in status.out
+    assert "number 7" in status.out
+    fields = json.loads(ciaosfs("status", path, "--json").out)
+    assert fields["mounted"] is True
+    assert fields["drives"][0]["state"] == "online"
+
+    assert json.loads(ciaosfs("sync", path, "--json").out) == {
+        "type": "sync",
+        "store": str(store),
+        "commit": 7,
+    }
+    again = ciaosfs("mount", store, path)
+    assert again.status == 5
+    assert "already a mount point" in again.err
+    other = tmp_path / "other"
+    other.mkdir()
+    busy = ciaosfs("mount", store, other)
+    assert busy.status == 4
+    assert f"already mounted at {path}" in busy.err
+
+    with (path / "file").open():
+        refused = ciaosfs("umount", path)
+        assert refused.status == 5
+        assert "in use" in refused.err
+    assert ciaosfs("umount", path).status == 0
+    assert not path.is_mount()
+    assert "no, unmounted cleanly" in ciaosfs("status", store).out
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
+def test_mount_says_why_it_could_not(
+    ciaosfs: Ciaosfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    ciaosfs("mkfs", store)
+    missing = ciaosfs("mount", store, tmp_path / "missing")
+    assert missing.status == 5
+    assert "mkdir -p" in missing.err
+    (tmp_path / "mount").mkdir()
+    monkeypatch.setenv("CIAOSFS_TEST", "no-ready")
+    died = ciaosfs("mount", store, tmp_path / "mount")
+    assert died.status == 6
+    assert "ended with status 9" in died.err
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
+def test_umount_reports_what_did_not_reach_the_drives(
+    ciaosfs: Ciaosfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    monkeypatch.setenv("CIAOSFS_TEST", "bad-ending")
+    ciaosfs("mount", store, path)
+    outcome = ciaosfs("umount", path)
+    assert outcome.status == 6
+    assert outcome.err == "ciaosfs: The drives cannot take the last commit.\n"
+    assert "the last mount ended: The drives" in ciaosfs("status", store).out
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
+def test_umount_cleans_up_after_a_daemon_that_died(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    ciaosfs("mount", store, path)
+    pid = json.loads(ciaosfs("status", path, "--json").out)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: storelock.read_lock(store)[0] is None, "the lock outlives its holder")
+    hung = ciaosfs("status", path)
+    assert hung.status == 6
+    outcome = ciaosfs("umount", path)
+    assert outcome.status == 0
+    assert "had died" in outcome.err
+    assert not path.is_mount()
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
+def test_mount_8_finds_its_helper(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    assert mount_helper.run([str(store), str(path), "-o", "rw,noatime,x-systemd.automount,_netdev"]) == 0
+    assert path.is_mount()
+    assert mount_helper.run([str(store), str(path), "-n", "-o", "rw"]) == mount_helper.MOUNT_FAILED
+    assert ciaosfs("umount", path).status == 0
+
+
+def test_the_helper_refuses_options_it_does_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mount_helper.run([str(tmp_path), str(tmp_path), "-o", "ro"]) == mount_helper.WRONG_USAGE
+    assert "no mount option ro" in capsys.readouterr().err
+    assert mount_helper.run([str(tmp_path)]) == mount_helper.WRONG_USAGE
+    assert mount_helper.run([str(tmp_path), str(tmp_path), "-z"]) == mount_helper.WRONG_USAGE
+    assert mount_helper.run([str(tmp_path), str(tmp_path), "-f"]) == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_is_130(
+    ciaosfs: Ciaosfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def interrupted(path: Path | None) -> None:
+        raise error
+
+    monkeypatch.setattr(cmd_status, "locate", interrupted)
+    assert ciaosfs("status", tmp_path).status == 130
