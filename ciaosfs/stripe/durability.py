@@ -123,8 +123,9 @@ class Durability:
         """Sync, devices in parallel; returns those whose sync failed, their drives marked and their volumes
         retired.
 
-        Volumes of one device are synced by one thread, in turn: the first sync brings most of the others along (on a
-        journalling file system they share its journal), and thread hops cost more than what is left.
+        Volumes of one device are synced by one thread, in turn: the first sync brings most of the others
+        along (on a journalling file system they share its journal), and thread hops cost more than what is
+        left.
         """
         errors: dict[Volume, OSError] = {}
 

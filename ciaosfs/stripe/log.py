@@ -81,7 +81,7 @@ class CommitLog:
         return await self._spreader.spread(spec, _Copies(payload, count), self._chooser.for_log, exclude)
 
     def _copies_wanted(self) -> int:
-        return min(self._copies, len(self._drives.usable()))
+        return max(1, min(self._copies, len(self._drives.usable())))
 
     def scan(self, volume_id_min: int, sequence_min: int = 0) -> Iterator[LogEntry]:
         """See ChunkStore.scan_log. Blocking."""

@@ -4,10 +4,10 @@ A *room* is what one drive can take at this moment. Drives that share a file sys
 counts with an equal part of them. With `x` the most bytes any one drive gets, drives with rooms `r` hold
 stripes of `width` shards as long as `sum(min(r, x)) >= width * x`; the payload is then `data_count * x`.
 
-Invariant: what `usable_space` calls available can be placed, by `choose_drives`, in stripes of any size,
-together with their needle heads. What it leaves out for that (half of the reserve, a shard per drive where
-drives are chosen among more than needed, one part in 128) is given back by `choose_drives`, which goes down
-to half of the reserve.
+Invariant: what `usable_space` calls available can be placed by `choose_drives`, together with its needle
+heads: all of it in full stripes, or as much as may wait in memory in stripes of the worst size. For that it
+leaves out what heads and rounding take, half of the reserve, and a shard per drive where drives are chosen
+among more than needed; `choose_drives` goes down to the other half.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from ciaosfs.base import limits
 from ciaosfs.base.types import Space
 
-OVERHEAD_DIVISOR = 128
-"""A shard of 1 MiB has a head of 4 KiB, one part in 256; smaller stripes are what the rest is for."""
+FULL_OVERHEAD_DIVISOR = 200
+"""A shard of 1 MiB has a head of 4 KiB, one part in 256."""
+WORST_OVERHEAD_DIVISOR = 8
+"""A shard just above NEEDLE_LARGE_BYTES is rounded up to a page and has a page of head: one part in 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +95,13 @@ def usable_space(rooms: Sequence[DriveRoom], data_count: int, parity_count: int)
     own = split_shared(rooms)
     total = even_share([room.total for room in own], width)
     free = even_share([room.free + room.held for room in own], width)
-    slack = [_slack(room, data_count, chosen=len(own) > width) for room in own]
+    rounding = limits.STRIPE_PAYLOAD_BYTES_MAX // data_count if len(own) > width else 0
     share = even_share(
-        [max(0, room_above(room, reserve) - more) for room, (reserve, more) in zip(own, slack, strict=True)],
-        width,
+        [max(0, room_above(room, reserve_bytes(room.total)) - rounding) for room in own], width
     )
-    share -= share // OVERHEAD_DIVISOR
+    waiting = limits.DIRTY_BYTES_MAX // data_count
+    share -= min(share, waiting) // WORST_OVERHEAD_DIVISOR + share // FULL_OVERHEAD_DIVISOR
     return Space(data_count * total, data_count * free, data_count * share)
-
-
-def _slack(room: DriveRoom, data_count: int, *, chosen: bool) -> tuple[int, int]:
-    """(reserve, what rounding to whole shards may cost where drives are chosen) of one drive."""
-    shard_bytes_max = limits.STRIPE_PAYLOAD_BYTES_MAX // data_count
-    return reserve_bytes(room.total), min(shard_bytes_max, room.total // 8) if chosen else 0
 
 
 def choose_drives(

@@ -23,6 +23,7 @@ from enum import StrEnum
 from ciaosfs.base import clock
 from ciaosfs.base.config import DriveConfig
 from ciaosfs.base.errors import DriveGoneError, StoreError
+from ciaosfs.base.limits import MIB
 from ciaosfs.drive.interface import Drive, FreeSpace
 from ciaosfs.drive.local import open_drive
 
@@ -32,6 +33,8 @@ FAILING_RETRY_S = 5.0
 """A failing drive is tried again after this; the pause doubles with every failure up to
 FAILING_RETRY_MAX_S."""
 FAILING_RETRY_MAX_S = 300.0
+FULL_GROWTH_BYTES = 1 * MIB
+"""A full drive is used again when this much more is free on it than when it refused, or since."""
 FULL_RETRY_S = 30.0
 """A full drive is tried again after this even if no more room is measured: quotas and inodes are not seen."""
 FORMER_DRIVES_MAX = 8
@@ -99,6 +102,7 @@ class DriveSlot:
         self._is_failing = False
         self._is_full = False
         self._full_retry_at_s = 0.0
+        self._full_free = 0
         self._retry_pause_s = FAILING_RETRY_S
         self._space = FreeSpace(-1 - number, 0, 0)
         self._spent = 0
@@ -189,11 +193,12 @@ class DriveSlot:
             return
         if look.drive is not self.drive:
             self._came(look.drive)
-        if self._is_full and (
-            look.space.free_bytes > self._space.free_bytes or clock.monotonic_s() >= self._full_retry_at_s
-        ):
-            self._is_full = False
-            self.reason = ""
+        if self._is_full:
+            grown = look.space.free_bytes - self._full_free
+            if grown >= FULL_GROWTH_BYTES or clock.monotonic_s() >= self._full_retry_at_s:
+                self._is_full = False
+                self.reason = ""
+            self._full_free = min(self._full_free, look.space.free_bytes)
         self._space = look.space
         self._spent = self._spent_since_look
 
@@ -218,9 +223,12 @@ class DriveSlot:
         self.reason = ""
 
     def refused(self) -> None:
-        """The drive had no room for a write, whatever was measured; a look that finds more room clears
-        this."""
+        """The drive had no room for a write, whatever was measured. Looks that find more clear this."""
+        self._changes.value += 1
         self._is_full = True
+        self._full_retry_at_s = clock.monotonic_s() + FULL_RETRY_S
+        self._full_free = max(0, self._space.free_bytes - self._spent)
+        self.reason = "no space left on it"
 
     def close(self) -> None:
         """Let go of the drive; no thread uses it any more."""

@@ -126,7 +126,7 @@ def flip_in_head(bench: Bench, record: StripeRecord, place: ShardPlace) -> None:
 
 def copy_from_other(bench: Bench, record: StripeRecord, place: ShardPlace) -> None:
     """The shard of another index, itself whole, lies where this one should (the stripe's own neighbour)."""
-    other = next(p for p in record.places if p.shard_index != place.shard_index)
+    other = next(p for p in reversed(record.places) if p.shard_index != place.shard_index)
     length = needle_bytes_for(record.shard_bytes)
     with bench.path_of(other.volume_id).open("rb") as file:
         file.seek(other.offset)

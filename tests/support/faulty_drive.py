@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ciaosfs.base.types import Buffer
 from ciaosfs.drive.interface import Drive, DriveFile, FreeSpace
@@ -40,8 +42,8 @@ class Faults:
     before_write: Callable[[str, int], None] | None = None
     synced: list[str] = field(default_factory=list)
     """Names of the files whose sync returned, in order."""
-    unsynced: set[str] = field(default_factory=set)
-    """Names of files written since their last sync began."""
+    pending: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """By file name the (offset, length) of what was written since the last sync that returned began."""
     reads: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -100,21 +102,27 @@ class FaultyFile:
             raise _error(self._faults.write_errno)
         data = b"".join(buffers)
         fitting = self._faults.fit(len(data))
-        with self._faults.lock:
-            self._faults.unsynced.add(self._name)
         self._inner.write(offset, [data[:fitting]])
+        with self._faults.lock:
+            self._faults.pending.setdefault(self._name, []).append((offset, fitting))
         if fitting < len(data):
             raise _error(errno.ENOSPC)
 
     def sync(self) -> None:
         with self._faults.lock:
-            self._faults.unsynced.discard(self._name)
+            covered = self._faults.pending.get(self._name, [])[:]
         if self._faults.before_sync is not None:
             self._faults.before_sync(self._name)
         if self._faults.spend("syncs_left"):
             raise _error(errno.EIO)
         self._inner.sync()
-        self._faults.synced.append(self._name)
+        with self._faults.lock:
+            self._faults.synced.append(self._name)
+            left = [write for write in self._faults.pending.get(self._name, []) if write not in covered]
+            if left:
+                self._faults.pending[self._name] = left
+            else:
+                self._faults.pending.pop(self._name, None)
 
     def punch(self, offset: int, length: int) -> None:
         self._inner.punch(offset, length)
@@ -179,6 +187,28 @@ class FaultyDrive:
 
     def close(self) -> None:
         self._inner.close()
+
+
+def lose_power(drive: Path, faults: Faults, dice: random.Random) -> None:
+    """What a power cut does to a drive's files, after the process is gone.
+
+    What was synced stays; of every write since, any part may be there, sector by sector, and the file may be
+    shorter or hold zeros. So much of the crash contract in drive/interface.py.
+    """
+    for name, writes in faults.pending.items():
+        path = drive / "volumes" / name
+        with path.open("r+b") as file:
+            for offset, length in writes:
+                if dice.random() < 0.3:
+                    continue  # it had reached the disk
+                for sector in range(offset // 512, -(-(offset + length) // 512)):
+                    start, end = max(offset, sector * 512), min(offset + length, (sector + 1) * 512)
+                    if dice.random() < 0.5:
+                        file.seek(start)
+                        file.write(bytes(end - start))
+            if dice.random() < 0.5:
+                file.truncate(min(offset + dice.randrange(length + 1) for offset, length in writes))
+    faults.pending.clear()
 
 
 class FaultyOpener:
