@@ -18,8 +18,26 @@ from ciaosfs.cli import cmd_mount, output
 WRONG_USAGE = 1
 MOUNT_FAILED = 32
 _GENERIC = frozenset(
-    ("rw", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "defaults")
-    + ("async", "atime", "noatime", "relatime", "suid", "dev", "exec")
+    {
+        "rw",
+        "auto",
+        "noauto",
+        "user",
+        "nouser",
+        "users",
+        "owner",
+        "group",
+        "nofail",
+        "_netdev",
+        "defaults",
+        "async",
+        "atime",
+        "noatime",
+        "relatime",
+        "suid",
+        "dev",
+        "exec",
+    }
 )
 """Options of fstab that are mount(8)'s own or are so anyway."""
 
