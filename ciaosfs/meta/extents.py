@@ -24,10 +24,8 @@ _NEAR: Final = (
     "(SELECT offset FROM extents WHERE ino = ?1 AND offset <= ?2 ORDER BY offset DESC LIMIT 1), ?2)"
     " ORDER BY offset"
 )
-_PUT: Final = (
-    "INSERT OR REPLACE INTO extents (ino, offset, length, stripe, stripe_offset, stored_length, codec, skip)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT: Final = "INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_RESIZE: Final = "UPDATE extents SET length = ?3, stored_length = ?4 WHERE ino = ?1 AND offset = ?2"
 _DELETE: Final = "DELETE FROM extents WHERE ino = ? AND offset >= ? AND offset < ?"
 _ALLOCATED: Final = "UPDATE inodes SET allocated = allocated + ?2 WHERE ino = ?1"
 _LAST: Final = (
@@ -76,8 +74,8 @@ class Extents:
             return 0
         live: dict[int, int] = {}
         allocated = 0
-        put: list[Extent] = []
-        before: Extent | None = None
+        before: Extent | None = None  # the extent that begins before the range, and what becomes of it
+        resized: Extent | None = None
         after: Extent | None = None
         is_clearing = False
         for row in self._read(_NEAR, (ino, start, end)).fetchall():
@@ -90,13 +88,12 @@ class Extents:
             allocated -= gone
             live[old.stripe_id] = live.get(old.stripe_id, 0) - gone
             if old.offset < start:
-                before = cut(old, old.offset, start)
-                assert before is not None
-                put.append(before)
+                before = resized = cut(old, old.offset, start)
             else:
                 is_clearing = True
             if old_end > end:
                 after = cut(old, end, old_end)
+        put: list[Extent] = []
         at = start
         for extent in new:
             assert at <= extent.offset and extent.length > 0, "new extents overlap or leave the range"
@@ -104,19 +101,23 @@ class Extents:
             allocated += extent.length
             live[extent.stripe_id] = live.get(extent.stripe_id, 0) + extent.length
             joined = None if before is None else join(before, extent)
-            before = joined or extent
-            if joined is not None and put and put[-1].offset == joined.offset:
+            if joined is None:
+                put.append(extent)
+            elif put:
                 put[-1] = joined
             else:
-                put.append(before)
-        assert at <= end or not new, "new extents leave the range"
+                resized = joined
+            before = joined or extent
+        assert at <= end, "new extents leave the range"
         if after is not None:
             put.append(after)
         write = self._write
         if is_clearing:
             write(_DELETE, (ino, start, end))
+        if resized is not None:
+            write(_RESIZE, (ino, resized.offset, resized.length, resized.stored_length))
         for extent in put:
-            write(_PUT, (ino, *extent))
+            write(_INSERT, (ino, *extent))
         self._count(ino, allocated, live)
         return allocated
 

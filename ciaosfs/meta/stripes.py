@@ -40,6 +40,8 @@ _PUT_SHARD: Final = "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)"
 _HAS_SHARD: Final = "SELECT 1 FROM shards WHERE stripe = ? AND shard_index = ?"
 _MISSING: Final = "SELECT missing, count(*) FROM stripes WHERE missing > 0 GROUP BY missing"
 
+_new = tuple.__new__
+
 
 class Stripes:
     """The stripes of one database."""
@@ -178,7 +180,7 @@ class Stripes:
 def _record(rows: Sequence[tuple[Any, ...]]) -> StripeRecord:
     """The record of one stripe from its rows, one per shard, or one with NULLs when it has no shard."""
     stripe_id, kind, data_count, parity_count, payload_bytes, shard_bytes = rows[0][:6]
-    places = tuple([ShardPlace(*row[6:]) for row in rows if row[6] is not None])
+    places = tuple([_new(ShardPlace, row[6:]) for row in rows if row[6] is not None])
     return StripeRecord(
         stripe_id, StripeKind(kind), data_count, parity_count, payload_bytes, shard_bytes, places
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import ModuleType
 
+import apsw
 import pytest
 
 from ciaosfs.meta import (
@@ -19,7 +20,9 @@ from ciaosfs.meta import (
     volumes,
     xattrs,
 )
+from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.metadata import Metadata
+from tests.unit.meta.support import add_file, make_stripe, raw
 
 MODULES = (counters, dentries, extents, inodes, reports, state, stripes, volumes, xattrs)
 
@@ -81,3 +84,33 @@ def test_statements_find_rows_by_an_index(meta: Metadata, module: ModuleType) ->
             if MAY_SCAN.get((short, name), "").startswith("the index"):
                 assert all("COVERING INDEX" in step for step in scans), (name, plan)
             assert "USE TEMP B-TREE FOR ORDER BY" not in plan or short == "volumes", (name, plan)
+
+
+def test_a_statement_is_compiled_once_whatever_is_bound(meta: Metadata) -> None:
+    """Planned by the values, statements with a join or a subquery were compiled at each call and ten times
+    slower.
+    """
+    compiled: list[object] = []
+
+    def authorize(*what: object) -> int:
+        """SQLite asks while it compiles, and at no other time."""
+        compiled.append(what)
+        return apsw.SQLITE_OK
+
+    meta.stripes.insert(make_stripe(1))
+    ino = add_file(meta, b"f", size=100)
+    meta.extents.replace(ino, 0, 100, [raw(0, 100, 1)])
+    meta.database._connection.authorizer = authorize
+    for number in range(2, 8):
+        compiled.clear()
+        meta.dentries.lookup_inode(ROOT_INO, b"%d" % number)
+        meta.dentries.list_after(ROOT_INO, number << 40, number)
+        meta.extents.overlapping(number, number, number + 5)
+        meta.extents.replace(ino, 10 * number, 10 * number + 1, [raw(10 * number, 1, 1, number)])
+        meta.stripes.load(number)
+        meta.stripes.dead(number)
+        meta.inodes.load(number)
+        meta.inodes.ancestors(number)
+        add_file(meta, b"%d" % number)
+        assert bool(compiled) == (number == 2), compiled
+    meta.database._connection.authorizer = None
