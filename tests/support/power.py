@@ -57,12 +57,12 @@ class Disk:
         with self.lock:
             self.since.append(change)
 
-    def synced(self, count: int) -> None:
-        """The first `count` changes are certain now."""
+    def synced(self) -> None:
+        """All changes are certain now."""
         with self.lock:
-            for change in self.since[:count]:
+            for change in self.since:
                 _apply(self.certain, change.offset, change.data)
-            del self.since[:count]
+            self.since.clear()
 
     def after_cut(self, fate: Fate, dice: random.Random) -> bytes:
         with self.lock:
@@ -101,25 +101,27 @@ class PoweredFile:
         return self._inner.read_nowait(offset, length)
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        self._owner.before("write", self._label)
         data = b"".join(buffers)
-        self._inner.write(offset, buffers)
-        self._disk.changed(_Change(offset, data))
+        with self._owner.turn:
+            self._owner.before("write", self._label)
+            self._inner.write(offset, buffers)
+            self._disk.changed(_Change(offset, data))
 
     def sync(self) -> None:
-        self._owner.before("sync", self._label)
-        count = len(self._disk.since)
-        if self._owner.is_honest:
-            self._inner.sync()
-            self._disk.synced(count)
+        with self._owner.turn:
+            self._owner.before("sync", self._label)
+            if self._owner.is_honest:
+                self._inner.sync()
+                self._disk.synced()
 
     def punch(self, offset: int, length: int) -> None:
-        self._owner.before("punch", self._label)
-        self._inner.punch(offset, length)
         start = -(-offset // PAGE_BYTES) * PAGE_BYTES
         end = (offset + length) // PAGE_BYTES * PAGE_BYTES
-        if start < end:
-            self._disk.changed(_Change(start, bytes(end - start)))
+        with self._owner.turn:
+            self._owner.before("punch", self._label)
+            self._inner.punch(offset, length)
+            if start < end:
+                self._disk.changed(_Change(start, bytes(end - start)))
 
     def size(self) -> int:
         return self._inner.size()
@@ -157,9 +159,9 @@ class PoweredDrive:
         return self._inner.path
 
     def create(self, name: str) -> DriveFile:
-        self._owner.before("create", f"{self.number}/{name}")
-        file = self._inner.create(name)
-        return self._file(file, name, fresh=True)
+        with self._owner.turn:
+            self._owner.before("create", f"{self.number}/{name}")
+            return self._file(self._inner.create(name), name, fresh=True)
 
     def open(self, name: str, writable: bool = False) -> DriveFile:
         return self._file(self._inner.open(name, writable), name, fresh=False)
@@ -188,12 +190,14 @@ class PoweredDrive:
 class PoweredDrives:
     """For `open_store(opener=...)`: all drives of one store. What was there when it was made counts as synced.
 
-    `before` is called in worker threads before every write, sync, punch and create, with what and where. With
-    `is_honest` False syncs say yes and do nothing: the canary.
+    `before` is called in worker threads before every write, sync, punch and create, with what and where; nothing else is
+    done to any drive meanwhile, so a copy made there is one moment. With `is_honest` False syncs say yes and do
+    nothing: the canary.
     """
 
     def __init__(self) -> None:
         self.before: Callable[[str, str], None] = lambda what, where: None
+        self.turn = threading.RLock()
         self.is_honest = True
         self._disks: dict[tuple[int, str], Disk] = {}
         self._lock = threading.Lock()
