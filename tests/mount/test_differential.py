@@ -20,9 +20,9 @@ from tests.support.mount import MountedStore, drop_caches
 from tests.support.sequences import Call, Sequence
 from tests.support.trees import differences, read_tree
 
-CALLS = 3000
+CALLS = 2000
 COMPARE_EVERY = 500
-SEQUENCES = 3
+SEQUENCES = 2
 
 
 def run_both(left: Path, right: Path, seed: int, calls: int, between: Callable[[int], None]) -> Counter[str]:
