@@ -4,18 +4,21 @@ recovered."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
 from ciaosfs.base import clock
+from ciaosfs.base.clock import IdSource
 from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.base.limits import NEEDLE_LARGE_BYTES
 from ciaosfs.base.types import VolumeKind
+from ciaosfs.drive.interface import Drive
 from ciaosfs.drive.local import volume_name
 from ciaosfs.drive.workers import Workers
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveSlot, DriveState, Look
-from ciaosfs.volume.files import VolumeFiles
+from ciaosfs.volume.files import VolumeFiles, volume_id_of
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +31,13 @@ class Presence:
         drives: DriveSet,
         files: VolumeFiles,
         appenders: Appenders,
+        ids: IdSource,
         workers: Workers,
     ) -> None:
         self._drives = drives
         self._files = files
         self._appenders = appenders
+        self._ids = ids
         self._workers = workers
         self._turn = trio.Lock()
 
@@ -40,7 +45,7 @@ class Presence:
         """Take in the volumes of the drives that were there when the set was opened."""
         for slot in self._drives.present():
             assert slot.drive is not None
-            self._files.attach(slot.drive, self._drives.names_at_open.get(slot.number, ()))
+            self._attach(slot.drive, self._drives.names_at_open.get(slot.number, ()))
 
     async def refresh(self) -> None:
         """Look at every drive, all at the same time."""
@@ -74,7 +79,13 @@ class Presence:
         if before is not None:
             self._files.detach(slot.number)
         if slot.drive is not None:
-            self._files.attach(slot.drive, look.names or ())
+            self._attach(slot.drive, look.names or ())
+
+    def _attach(self, drive: Drive, names: Sequence[str]) -> None:
+        """A drive that was away may hold volumes with ids above ours, if the clock was set back meanwhile."""
+        self._files.attach(drive, names)
+        for name in names:
+            self._ids.raise_above(volume_id_of(name))
 
     async def _retry(self, slot: DriveSlot) -> None:
         """A failing drive gets a new volume; if that can be written and synced the drive is back in use."""

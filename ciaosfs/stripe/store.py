@@ -80,7 +80,7 @@ class ChunkStore:
         self._files = VolumeFiles(store_id)
         self._appenders = Appenders(drives, self._files, ids, workers, self._tell_volume)
         self._durability = Durability(drives, self._appenders, workers, self._tell_damage)
-        self._presence = Presence(drives, self._files, self._appenders, workers)
+        self._presence = Presence(drives, self._files, self._appenders, ids, workers)
         self._chooser = Chooser(drives, self._appenders, data_count, parity_count)
         self._spreader = Spreader(
             drives, self._appenders, self._durability, workers, data_count, self._presence.refresh

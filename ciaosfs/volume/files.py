@@ -25,6 +25,11 @@ OPEN_FILES_MAX = 256
 some."""
 
 
+def volume_id_of(name: str) -> int:
+    """The id of the volume whose file has this name; the inverse of `volume_name`."""
+    return int(name.partition(".")[0], 16)
+
+
 class VolumeFile:
     """One volume on a drive that is there. `file` is None while it is not open and for ever once the drive
     left."""
@@ -145,7 +150,7 @@ class VolumeFiles:
         """A drive came, with these volume files."""
         with self._lock:
             for name in names:
-                volume_id = int(name.partition(".")[0], 16)
+                volume_id = volume_id_of(name)
                 self._volumes.setdefault(volume_id, VolumeFile(volume_id, drive))
 
     def add(self, volume_id: int, drive: Drive) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ciaosfs.base.errors import ShardDamagedError
-from ciaosfs.base.limits import KIB, MIB, NEEDLE_ALIGN, VOLUME_SUPERBLOCK_BYTES
+from ciaosfs.base.limits import KIB, MIB, NEEDLE_ALIGN, NEEDLE_ALIGN_LARGE, VOLUME_SUPERBLOCK_BYTES
 from ciaosfs.codec.needle import (
     FIXED_HEAD_BYTES,
     NEEDLE_MAGIC,
@@ -27,7 +27,7 @@ _WINDOW_BYTES = 64 * KIB
 _PEEK_BYTES = 4 * KIB
 """Read at a time after a large payload was skipped."""
 _SEARCH_BYTES = 1 * MIB
-"""Read at a time while looking for a mark."""
+"""Read at a time while looking for a mark; less at first, it is mostly near."""
 
 
 def scan_needles(file: DriveFile, store_id: bytes, volume_id: int) -> Iterator[NeedleHead]:
@@ -44,6 +44,10 @@ def scan_needles(file: DriveFile, store_id: bytes, volume_id: int) -> Iterator[N
             wanted = head_bytes_needed(window.bytes_at(at, FIXED_HEAD_BYTES))
             head = decode_head(window.bytes_at(at, wanted), store_id=store_id, volume_id=volume_id, offset=at)
         except ShardDamagedError:
+            boundary = -(-at // NEEDLE_ALIGN_LARGE) * NEEDLE_ALIGN_LARGE
+            if boundary > at and not window.bytes_at(at, boundary - at).tobytes().strip(b"\0"):
+                at = boundary  # nothing was lost: a large needle comes next
+                continue
             found = _next_mark(file, at + NEEDLE_ALIGN, size)
             if found is None:
                 return
@@ -81,8 +85,10 @@ class _Window:
 
 def _next_mark(file: DriveFile, start: int, size: int) -> int | None:
     """The next offset from `start` on, on a needle's boundary, that holds the mark of a needle."""
+    length = _WINDOW_BYTES
     while start < size:
-        chunk = file.read(start, min(_SEARCH_BYTES, size - start))
+        chunk = file.read(start, min(length, size - start))
+        length = _SEARCH_BYTES
         if not chunk:
             return None
         at = chunk.find(NEEDLE_MAGIC)

@@ -12,7 +12,7 @@ from trio.testing import trio_test
 
 from ciaosfs.base.errors import DriveGoneError, NoSpaceError
 from ciaosfs.base.types import ShardPlace, VolumeKind
-from ciaosfs.drive.local import make_drive
+from ciaosfs.drive.local import make_drive, volume_name
 from ciaosfs.stripe.store import ChunkStore
 from tests.support.chunks import STORE_ID, Bench, some_bytes
 
@@ -184,6 +184,23 @@ async def test_a_store_opened_without_a_drive_takes_it_in_when_it_comes(tmp_path
         before = chunks.statistics().reads.reads_degraded
         assert bytes(await chunks.read(record, 0, len(payload))) == payload
         assert chunks.statistics().reads.reads_degraded == before
+
+
+@trio_test
+async def test_ids_of_new_volumes_are_above_those_of_a_drive_that_came(tmp_path: Path) -> None:
+    """The clock was set back while the drive was away: an id must not come to name two files."""
+    bench = Bench.make(tmp_path, 2, 1)
+    ahead = bench.ids.take() + (1 << 40)
+    volumes = bench.drives[2].path / "volumes"
+    (volumes / volume_name(ahead)).touch()
+    async with bench.store() as chunks:
+        assert bench.ids.take() > ahead
+        bench.hide(2)
+        await chunks.refresh_drives()
+        (bench.drives[2].path.with_suffix(".away") / "volumes" / volume_name(ahead + (1 << 41))).touch()
+        bench.bring_back(2)
+        await chunks.refresh_drives()
+        assert bench.ids.take() > ahead + (1 << 41)
 
 
 @trio_test
