@@ -81,9 +81,7 @@ class Checkpointer:
         return Checkpoint(self, self._path, self._pin, self._copier)
 
     def ended(self, log_number: int, copied: int) -> None:
-        """A checkpoint of the log that had this number has brought the copied frames to `copied`. In the
-        loop.
-        """
+        """A checkpoint of the log of this number has copied its first `copied` frames. In the loop."""
         self._running = False
         if log_number == self.log_number:
             self._copied_pages = min(copied, self.wal_pages)
@@ -96,9 +94,7 @@ class Checkpointer:
 
 
 class Checkpoint:
-    """One checkpoint under way: `run` in a worker thread, then `finish` in the loop, whether `run` raised or
-    not.
-    """
+    """One checkpoint under way: `run` in a worker thread, then `finish` in the loop even if `run` raised."""
 
     def __init__(
         self, owner: Checkpointer, path: Path, pin: apsw.Connection, copier: apsw.Connection

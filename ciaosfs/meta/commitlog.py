@@ -82,9 +82,7 @@ def encode_commit(record: CommitRecord) -> bytes:
 
 
 def decode_commit(data: Buffer) -> CommitRecord:
-    """The record in `data`. LogDamagedError when it is none, or damaged; StoreError when it is of a newer
-    version.
-    """
+    """The record in `data`. LogDamagedError when it is none, or damaged; StoreError when it is newer."""
     view = memoryview(data).cast("B")
     start = _HEAD.size + _SUM.size
     if len(view) < start or bytes(view[: len(MAGIC)]) != MAGIC:

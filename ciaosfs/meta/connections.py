@@ -19,9 +19,7 @@ from ciaosfs.base.errors import LogDamagedError, NoSpaceError, StoreBusyError, S
 from ciaosfs.meta import schema
 
 WAL_RESTART_BYTES: Final = 32 * limits.MIB
-"""Above this the write-ahead log is emptied as soon as a checkpoint has copied all of it, whatever is
-pending.
-"""
+"""Above this the write-ahead log, once wholly copied, is emptied at once, whatever is pending."""
 BUSY_TIMEOUT_MS: Final = 5000
 """Nobody else writes; a person with the sqlite3 shell may, and then a short wait beats an error."""
 _READER_CACHE_KIB: Final = 8 * 1024
@@ -156,9 +154,7 @@ def _forbid_checkpoints(connection: apsw.Connection) -> None:
 
 
 def _distrust(connection: apsw.Connection) -> None:
-    """The file lies in a directory that others may be able to write: believe neither its schema nor its
-    pages.
-    """
+    """Others may be able to write where the file lies: believe neither its schema nor its pages."""
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
     connection.pragma("trusted_schema", False)
     connection.pragma("cell_size_check", True)

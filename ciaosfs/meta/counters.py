@@ -1,6 +1,4 @@
-"""Sums over whole tables, kept in memory and written with each changeset: statfs and status ask them for
-nothing.
-"""
+"""Sums over whole tables, kept in memory and written with each changeset, so that statfs costs no query."""
 
 from __future__ import annotations
 

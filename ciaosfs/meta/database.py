@@ -144,8 +144,7 @@ class Database:
         return self._connection.total_changes() - self._base + self._weight
 
     def take_changeset(self) -> bytes:
-        """What the open transaction changes, b"" for nothing. The transaction stays open and may go on: then
-        it is taken again.
+        """What the open transaction changes, b"" for nothing. It may go on, and then is taken again as a whole.
 
         NoSpaceError when SQLite has been unable to write for so long that no more can be kept in memory;
         StoreError when it could not even put back what it had: then only the log is right, and mounting again
@@ -227,9 +226,7 @@ class Database:
         self._record()
 
     def _empty_wal(self) -> bool:
-        """Cut the file of the write-ahead log, all of which is copied, to nothing; False when a reader uses
-        it.
-        """
+        """Cut the write-ahead log, all of which is copied, to nothing; False when a reader uses it."""
         self._connection.set_busy_timeout(0)
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -241,9 +238,7 @@ class Database:
         return True
 
     def _begin_next(self) -> None:
-        """As `_begin`, with what could not be saved put back; a failure stops everything that would build on
-        it.
-        """
+        """As `_begin`, with what could not be saved put back; a failure stops all that would build on it."""
         try:
             self._begin()
             if self._unsaved:
@@ -263,9 +258,7 @@ class Database:
         self._taken = None
 
     def _commit_failed(self, taken: bytes, error: apsw.Error) -> None:
-        """The disk is full or fails; SQLite has rolled back. What the log has is put into the next
-        transaction.
-        """
+        """The disk is full or fails, SQLite has rolled back: the next transaction takes over what the log has."""
         if not self._unsaved:
             log.error("the metadata database cannot be written, its changes stay in memory: %s", error)
         self._session.close()
@@ -283,8 +276,7 @@ class Database:
     # Beside the writer
 
     def begin_checkpoint(self) -> Checkpoint:
-        """Fix what a checkpoint may copy: everything committed so far, which the caller knows to be synced on
-        the drives.
+        """Fix what a checkpoint may copy: all that is committed, which the caller knows to be on the drives.
 
         Called in the loop; then `run` of what it returns in a worker thread. Later commits do not disturb it.
         """
@@ -338,15 +330,11 @@ class Database:
         return len(self._unsaved)
 
     def reader(self) -> Reader:
-        """A connection that only reads, at the last commit; for long queries in a worker thread. The caller
-        closes it.
-        """
+        """A connection that only reads, at the last commit, for a worker thread; the caller closes it."""
         return Reader(self.path)
 
     def quick_check(self) -> list[str]:
-        """What SQLite finds wrong with the structure of the last commit; empty when it is sound. In a worker
-        thread.
-        """
+        """What SQLite finds wrong with its structures; empty when they are sound. In a worker thread."""
         try:
             with self.reader() as reader:
                 return reader.quick_check()
@@ -354,10 +342,9 @@ class Database:
             return [str(error)]
 
     def serialize_snapshot(self, path_out: Path) -> None:
-        """Write the last commit as a compact database to `path_out`, which must not exist. In a worker
-        thread.
+        """Write the last commit as a compact database to `path_out`, which must not exist.
 
-        NoSpaceError when there is no space for it.
+        In a worker thread. NoSpaceError when there is no space for it, StoreError when it cannot be written.
         """
         with self.reader() as reader:
             reader.copy_to(path_out)

@@ -108,9 +108,7 @@ class Dentries:
             raise FsError(errno.ENOENT)
 
     def list_after(self, parent: int, cookie: int, limit: int) -> list[tuple[int, bytes, Inode]]:
-        """Up to `limit` entries after `cookie` (0 to start) as (cookie, name, inode), in the order of
-        cookies.
-        """
+        """Up to `limit` entries after `cookie` (0 to start) as (cookie, name, inode), in cookie order."""
         rows = self._read(_LIST, (parent, cookie, limit)).fetchall()
         return [(row[0], row[1], _new(Inode, row[2:])) for row in rows]
 

@@ -1,6 +1,4 @@
-"""Inodes: one row each, loaded and changed by single statements. SQLite's page cache is the only cache of
-them.
-"""
+"""Inodes: one row each, loaded and changed by single statements; SQLite's pages are their only cache."""
 
 from __future__ import annotations
 
@@ -146,9 +144,7 @@ class Inodes:
         return [row[0] for row in self._read(_ORPHANS, (limit,)).fetchall()]
 
     def ancestors(self, ino: int) -> list[int]:
-        """The directories above `ino`, nearest first, by the `parent` column; empty for the root and the
-        unknown.
-        """
+        """The directories above `ino`, nearest first, by the `parent` column; none above the root."""
         return [row[0] for row in self._read(_ANCESTORS, (ino, _DEPTH_MAX)).fetchall()]
 
     def count(self) -> int:

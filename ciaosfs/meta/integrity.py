@@ -1,7 +1,7 @@
 """Does the metadata agree with itself? Every invariant of schema.py that SQL can see, as sentences when it is
 broken.
 
-Reads the last commit, in a worker thread; takes a few seconds per million files. Sentences name the thing by
+Reads the last commit, in a worker thread; takes some ten seconds per million files. Sentences name the thing by
 its number, since a broken tree may have no path to it. What is no damage is not reported: orphans (nlink 0)
 and dead stripes wait for their turn, missing shards wait for repair.
 

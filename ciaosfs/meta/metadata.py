@@ -23,9 +23,7 @@ from ciaosfs.meta.wal import drop_newest_commit
 from ciaosfs.meta.xattrs import Xattrs
 
 CHECKPOINT_BYTES: Final = 8 * limits.MIB
-"""So much of the write-ahead log waits before a checkpoint copies it: 100 us per page saved by writing hot
-pages once.
-"""
+"""So much of the write-ahead log waits before a checkpoint copies it: hot pages are then written once, not often."""
 CHECKPOINT_INTERVAL_S: Final = 60.0
 """... or so long: what is not copied after a power cut has to be applied from the drives' log."""
 
@@ -85,9 +83,7 @@ class Metadata:
 
     @classmethod
     def create_fresh(cls, path: Path, store_id: bytes) -> Metadata:
-        """Remove whatever is at `path` and make an empty database, before the first commit of store
-        `store_id`.
-        """
+        """Remove what is at `path` and make an empty database, before the store's first commit."""
         return cls._over(Database.create_fresh(path), State.first(store_id))
 
     @classmethod
@@ -110,8 +106,7 @@ class Metadata:
     async def checkpoint_if_due(
         self, run: Callable[[Callable[[], None]], Awaitable[None]], *, now: bool = False
     ) -> None:
-        """Copy SQLite's write-ahead log into the database when enough waits there, or has waited long, or
-        `now`.
+        """Copy SQLite's write-ahead log into the database when much waits there, or has waited long, or `now`.
 
         To be called when everything committed is synced on the drives. `run` runs a function in a worker
         thread; requests may go on meanwhile, the next commit comes after it. NoSpaceError or StoreError when

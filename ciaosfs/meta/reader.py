@@ -1,6 +1,4 @@
-"""A connection that only reads, at one moment: for long queries in worker threads while the loop goes on
-writing.
-"""
+"""A connection that only reads, at one moment: for long queries in worker threads beside the writer."""
 
 from __future__ import annotations
 

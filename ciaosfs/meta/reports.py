@@ -1,6 +1,4 @@
-"""Questions about the whole tree that are asked by commands, not by requests. In a worker thread, from a
-`Reader`.
-"""
+"""Questions about the whole tree, asked by commands and not by requests. In a worker thread, of a `Reader`."""
 
 from __future__ import annotations
 
@@ -42,9 +40,7 @@ def paths_of(reader: Reader, inos: Iterable[int]) -> dict[int, list[bytes]]:
 
 
 def _directory_path(reader: Reader, ino: int, known: dict[int, bytes | None]) -> bytes | None:
-    """The path of a directory without a final "/"; None when it does not lead to the root. `known` is added
-    to.
-    """
+    """The path of a directory without a final "/"; None when it is cut off from the root. Adds to `known`."""
     climbed: list[tuple[int, bytes]] = []
     while ino not in known:
         parents = list(reader.rows(_PARENT, (ino,)))

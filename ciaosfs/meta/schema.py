@@ -1,13 +1,12 @@
-"""The tables, with the meaning of every column: unit, sentinel values, invariant, and what repairs it after a
-crash.
+"""The tables, with the meaning of every column: unit, sentinels, invariant, and what repairs it after a crash.
 
 Rules for every table, because the log of the store is made of SQLite session changesets:
 
 - It has an explicit PRIMARY KEY without NULLs: sessions do not see tables or rows without one.
 - The primary key is the only thing that is unique. A changeset is applied row by row in any order, and a
-second unique index could be violated half-way.
+  second unique index could be violated half-way.
 - No triggers, foreign keys, generated columns, AUTOINCREMENT or virtual tables: what they change is either
-not recorded or recorded and done twice. `integrity` checks the references instead.
+  not recorded or recorded and done twice. `integrity` checks the references instead.
 
 A crash repairs nothing by itself and needs to repair nothing: a transaction holds whole operations of the
 file system, and the database is always brought to the end of some transaction. Where a column below says that
@@ -20,12 +19,10 @@ from __future__ import annotations
 from typing import Final
 
 APPLICATION_ID: Final = 0x43494153
-"""ASCII "CIAS" in the database header (file(1) shows it): protects against opening somebody else's database.
-"""
+"""ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
 FORMAT: Final = 1
-"""`user_version` of the database. Raised when a table changes; a newer one is refused, an older one migrated.
-"""
+"""`user_version` of the database, raised when a table changes. A newer one is refused, an older one migrated."""
 
 _STATE = """
 -- One row: which commit of the drives' log this database is at. It changes in every transaction that is
@@ -92,8 +89,7 @@ CREATE TABLE dentries (
 """
 
 _EXTENTS = """
--- Which bytes of a file lie where. Extents of one file never overlap; what none covers is a hole and reads as
--- zeros.
+-- Which bytes of a file lie where. Extents of one file never overlap; what none covers is a hole (zeros).
 CREATE TABLE extents (
     ino            INTEGER NOT NULL,
     offset         INTEGER NOT NULL,  -- first byte of the file it covers
@@ -143,8 +139,7 @@ CREATE TABLE shards (
 _SHARDS_VOLUME = "CREATE INDEX shards_volume ON shards(volume)"
 
 _VOLUMES = """
--- The volumes of all drives. A volume made by a session that a crash ended may be on its drive without a row
--- here.
+-- The volumes of all drives. A volume made just before a crash may be on its drive without a row here.
 CREATE TABLE volumes (
     volume  INTEGER PRIMARY KEY,  -- id from base.clock.IdSource
     drive   INTEGER NOT NULL,     -- number of the drive it lies on
@@ -164,8 +159,7 @@ CREATE TABLE drives (
 """
 
 _XATTRS = """
--- Extended attributes. An inode that has any has inodes.FLAG_XATTRS (the flag may stay when the last one
--- goes).
+-- Extended attributes. An inode that has any has inodes.FLAG_XATTRS; the flag may outlive the last one.
 CREATE TABLE xattrs (
     ino    INTEGER NOT NULL,
     name   BLOB    NOT NULL,  -- with its namespace: user.*, trusted.*, security.*, system.posix_acl_*

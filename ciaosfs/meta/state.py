@@ -95,9 +95,7 @@ class StateTable:
         self._pending = state
 
     def successor(self, *, epoch: int, time_ns: int, log_volume_min: int) -> State:
-        """The next commit's state. Attempts at one sequence number get rising times even if the clock steps
-        back.
-        """
+        """The next commit's state. A further attempt at it gets a later time even if the clock steps back."""
         committed = self.load()
         last = self._pending or committed
         return committed._replace(

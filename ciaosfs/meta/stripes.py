@@ -55,9 +55,7 @@ class Stripes:
         database.add_memory(self)
 
     def insert(self, record: StripeRecord) -> None:
-        """Add a stripe that nothing refers to yet: it is dead until extents are put on it
-        (`Extents.replace`).
-        """
+        """Add a stripe that nothing refers to yet: dead until `Extents.replace` puts extents on it."""
         write = self._write
         stripe_id = record.stripe_id
         write(
@@ -83,9 +81,7 @@ class Stripes:
         return _record(rows) if rows else None
 
     def delete(self, stripe_id: int) -> None:
-        """Forget the stripe and its shards; the bytes on the drives are the caller's affair. Unknown:
-        nothing.
-        """
+        """Forget the stripe and its shards, if it is known; its bytes on the drives are the caller's affair."""
         payload_bytes = self._write(_DELETE, (stripe_id,)).get
         self._live.pop(stripe_id, None)
         if payload_bytes is None:
@@ -135,9 +131,7 @@ class Stripes:
             self._write(_ADD_MISSING, (stripe_id, -1))
 
     def forget_shard(self, stripe_id: int, place: ShardPlace) -> bool:
-        """The shard at `place` is lost: it is missing from now on. False when it had moved or was missing
-        already.
-        """
+        """The shard at `place` is lost and counts as missing. False when it had moved or was missing before."""
         before = self._database.changes()
         self._write(_DELETE_SHARD, (stripe_id, *place))
         if self._database.changes() == before:

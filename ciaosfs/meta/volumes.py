@@ -24,9 +24,7 @@ _DELETE_DRIVE: Final = "DELETE FROM drives WHERE number = ?"
 
 
 class DriveState(IntEnum):
-    """What is wanted of a drive; whether it answers today is not a fact of the metadata. The numbers are
-    stored.
-    """
+    """What is wanted of a drive, not whether it answers today. The numbers are stored."""
 
     ACTIVE = 1
     LEAVING = 2

@@ -38,9 +38,7 @@ class _Log(NamedTuple):
 
 
 def committed_pages(path: Path) -> int:
-    """Frames up to the last commit in the write-ahead log of the database at `path`; a torn end may be among
-    them.
-    """
+    """Frames up to the last commit in the log of the database at `path`; a torn end may be among them."""
     log = _read(path)
     return log.ends[-1] if log is not None and log.ends else 0
 
@@ -69,8 +67,7 @@ def note_copied(path: Path, frames: int) -> None:
 def drop_newest_commit(path: Path) -> bool:
     """Cut the newest commit off the write-ahead log of the database at `path`, which nobody has open.
 
-    False when the log holds no commit, or when a checkpoint may have copied the newest one; nothing is
-    changed.
+    False, and nothing is changed, when the log holds none or a checkpoint may have copied it.
     """
     log = _read(path)
     if log is None or not log.ends:

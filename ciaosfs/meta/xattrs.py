@@ -1,6 +1,4 @@
-"""Extended attributes as rows. Whoever sets one keeps `inodes.FLAG_XATTRS`, so that most inodes are never
-asked.
-"""
+"""Extended attributes as rows. Whoever sets one sets `inodes.FLAG_XATTRS`, so that most are never looked for."""
 
 from __future__ import annotations
 
