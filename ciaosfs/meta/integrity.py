@@ -1,5 +1,4 @@
-"""Does the metadata agree with itself? Every invariant of schema.py that SQL can see, as sentences when it is
-broken.
+"""Does the metadata agree with itself? Every invariant of schema.py that SQL can see, as a sentence if broken.
 
 Reads the last commit, in a worker thread; takes some ten seconds per million files. Sentences name the thing by
 its number, since a broken tree may have no path to it. What is no damage is not reported: orphans (nlink 0)
