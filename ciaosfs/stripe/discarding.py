@@ -1,4 +1,4 @@
-"""Giving the space of dead stripes back to the drives' file systems."""
+"""Giving the space of dead stripes and volumes back to the drives' file systems."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.codec.needle import needle_bytes_for
+from ciaosfs.drive.local import volume_name
 from ciaosfs.volume.files import VolumeFiles
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,22 @@ def punch_shards(files: VolumeFiles, records: Sequence[StripeRecord]) -> int:
         except (CiaosError, OSError) as error:
             log.debug("dead shards in volume %016x stay: %s", volume_id, error)
     return given_back
+
+
+def remove_volume(files: VolumeFiles, volume_id: int) -> bool:
+    """Delete a volume's file. Blocking. False when its drive is absent or fails: it stays, for another
+    time."""
+    volume = files.get(volume_id)
+    if volume is None:
+        return False
+    try:
+        volume.drive.remove(volume_name(volume_id))
+    except FileNotFoundError:
+        return True
+    except (CiaosError, OSError) as error:
+        log.debug("dead volume %016x stays: %s", volume_id, error)
+        return False
+    return True
 
 
 def merge_adjacent(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

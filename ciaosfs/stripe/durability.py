@@ -85,6 +85,13 @@ class Durability:
     def commit_written(self, commit: UnsyncedCommit) -> None:
         self._batch.commits.append(commit)
 
+    def abandon(self) -> None:
+        """The store is closed: what is not synced stays so. Lets the volumes' descriptors go."""
+        for volume in self._batch.volumes:
+            volume.is_dirty = False
+            volume.close_if_done()
+        self._batch = _Batch()
+
     async def sync(self) -> None:
         """Make everything durable whose write had ended when this was called.
 

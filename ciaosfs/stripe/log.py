@@ -17,12 +17,17 @@ from ciaosfs.stripe.choosing import Chooser
 from ciaosfs.stripe.durability import Durability, UnsyncedCommit
 from ciaosfs.stripe.layout import Shape
 from ciaosfs.stripe.spreading import NeedleSpec, Shard, Spreader, Written
+from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet
 from ciaosfs.volume.files import VolumeFiles
 from ciaosfs.volume.scan import read_payload, scan_needles
 from ciaosfs.volume.volume import Volume
 
 log = logging.getLogger(__name__)
+
+
+SETTLED_COMMITS = 100
+"""Commits in a row on the same drives after which the log is taken to have left the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class CommitLog:
         chooser: Chooser,
         spreader: Spreader,
         durability: Durability,
+        appenders: Appenders,
         copies: int,
     ) -> None:
         self._drives = drives
@@ -57,7 +63,10 @@ class CommitLog:
         self._chooser = chooser
         self._spreader = spreader
         self._durability = durability
+        self._appenders = appenders
         self._copies = copies
+        self._used: set[int] = set()
+        self._used_for = 0
         self.appended = 0
 
     async def append(self, sequence: int, payload: Buffer, kind: NeedleKind) -> None:
@@ -71,6 +80,17 @@ class CommitLog:
         volumes = [needle.volume for needle in written]
         self._durability.commit_written(UnsyncedCommit(sequence, volumes, self._copies_wanted, again))
         self.appended += 1
+        await self._leave_idle_logs({volume.drive_number for volume in volumes})
+
+    async def _leave_idle_logs(self, used: set[int]) -> None:
+        """After many commits on the same drives, the log volumes that others have from a past trouble are
+        over."""
+        if used != self._used:
+            self._used = used
+            self._used_for = 0
+        self._used_for += 1
+        if self._used_for == SETTLED_COMMITS:
+            await self._appenders.seal_logs_except(used)
 
     async def _append(
         self, sequence: int, payload: Buffer, kind: NeedleKind, count: int, beside: Sequence[Volume]
@@ -95,7 +115,7 @@ class CommitLog:
         """One volume; what cannot be read of it is passed over: other drives have copies."""
         try:
             with self._files.reading(volume_id) as (volume, file):
-                if volume.superblock is None or volume.superblock.kind is not VolumeKind.LOG:
+                if volume.superblock is not None and volume.superblock.kind is not VolumeKind.LOG:
                     return
                 for head in scan_needles(file, self._files.store_id, volume_id):
                     if head.kind is NeedleKind.SHARD or head.stripe_id < sequence_min:

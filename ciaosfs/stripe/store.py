@@ -16,7 +16,7 @@ from ciaosfs.base.types import Buffer, Space, StripeKind, StripeRecord, VolumeKi
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.choosing import Chooser
-from ciaosfs.stripe.discarding import punch_shards
+from ciaosfs.stripe.discarding import punch_shards, remove_volume
 from ciaosfs.stripe.durability import Durability, OnDamage
 from ciaosfs.stripe.log import CommitLog, LogEntry
 from ciaosfs.stripe.presence import Presence
@@ -90,7 +90,13 @@ class ChunkStore:
         )
         self._reader = StripeReader(self._files, workers, self._tell_damage, drives.all_present)
         self._log = CommitLog(
-            drives, self._files, self._chooser, self._spreader, self._durability, parity_count + 1
+            drives,
+            self._files,
+            self._chooser,
+            self._spreader,
+            self._durability,
+            self._appenders,
+            parity_count + 1,
         )
 
     async def __aenter__(self) -> ChunkStore:
@@ -111,6 +117,7 @@ class ChunkStore:
     ) -> None:
         """Close files and drives. Syncs nothing, and no other method may be running."""
         self._appenders.close()
+        self._durability.abandon()
         self._files.close()
         self._drives.close()
 
@@ -183,6 +190,18 @@ class ChunkStore:
             self._reader.forget(record)
         if await self._workers.run(punch_shards, self._files, records):
             await self._presence.refresh()
+
+    async def remove_volume(self, volume_id: int) -> bool:
+        """Delete a volume in which nothing is referred to any more, and no commit is needed.
+
+        False, and nothing is done, when it is being written to, or its drive is absent or fails.
+        """
+        if self._appenders.is_current(volume_id):
+            return False
+        if not await self._workers.run(remove_volume, self._files, volume_id):
+            return False
+        self._files.forget(volume_id)
+        return True
 
     def space(self) -> Space:
         """Usable space in payload bytes; cheap enough to ask for every write.

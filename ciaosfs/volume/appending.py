@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import trio
 
@@ -72,6 +72,10 @@ class Appenders:
     def current(self, number: int, kind: VolumeKind) -> Volume | None:
         """The volume being appended to, if there is one."""
         return self._current.get((number, kind))
+
+    def is_current(self, volume_id: int) -> bool:
+        """Whether a volume is being appended to."""
+        return any(volume.volume_id == volume_id for volume in self._current.values())
 
     def held(self, number: int) -> int:
         """Bytes reserved on a drive for its log and not used yet."""
@@ -202,6 +206,28 @@ class Appenders:
         for key in [key for key in self._current if key[0] == number]:
             self._seal(key)
 
+    async def seal_logs_except(self, numbers: Collection[int]) -> None:
+        """Seal the log volumes of all other drives and give back what is reserved for them.
+
+        For drives that the log has left again: an open volume there would keep `log_volume_min` low for ever.
+        """
+        for key in list(self._current):
+            volume = self._current.get(key)
+            if key[0] in numbers or volume is None or volume.kind is not VolumeKind.LOG:
+                continue
+            if volume.is_being_written:
+                continue
+            volume.hold()
+            self._seal(key)
+            try:
+                await self._workers.run(volume.file.trim)
+            except OSError as error:
+                log.warning(
+                    "room reserved for log volume %016x is not given back: %s", volume.volume_id, error
+                )
+            finally:
+                volume.wrote()
+
     def _seal(self, key: tuple[int, VolumeKind]) -> None:
         volume = self._current.pop(key)
         volume.enter(VolumeState.SEALED)
@@ -212,7 +238,6 @@ class Appenders:
         it."""
         for key in list(self._current):
             volume = self._current.pop(key)
-            volume.is_dirty = False
             volume.enter(VolumeState.SEALED)
 
 

@@ -1,8 +1,9 @@
 """Which volumes exist on the drives that are there, and a bounded set of descriptors to read them with.
 
-A volume is known by its file's name; it is opened, and its superblock checked, when something is first read
-from it. Reading threads pin it meanwhile. A descriptor is closed in the loop only, and only unpinned, or
-after it was taken out of sight: so the loop may read through `VolumeFile.file` without a pin, and no
+A volume is known by its file's name; it is opened, and its superblock read, when something is first read from
+it. One whose superblock is damaged is read all the same: every needle says itself which store, volume and
+place it belongs to. Reading threads pin a volume. A descriptor is closed in the loop only, and only unpinned,
+or after it was taken out of sight: so the loop may read through `VolumeFile.file` without a pin, and no
 descriptor is closed, and its number given to another file, under a thread that uses it.
 
 Reading needs nothing from whoever writes a volume: an appender has a descriptor of its own.
@@ -10,6 +11,7 @@ Reading needs nothing from whoever writes a volume: an appender has a descriptor
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from ciaosfs.base.limits import VOLUME_SUPERBLOCK_BYTES
 from ciaosfs.codec.superblock import Superblock, decode_superblock
 from ciaosfs.drive.interface import Drive, DriveFile
 from ciaosfs.drive.local import volume_name
+
+log = logging.getLogger(__name__)
 
 OPEN_FILES_MAX = 256
 """Descriptors kept open for reading. The usual limit of a process is 1024, and writers and connections need
@@ -44,6 +48,7 @@ class VolumeFile:
         "file",
         "is_gone",
         "superblock",
+        "superblock_error",
         "volume_id",
     )
 
@@ -53,6 +58,8 @@ class VolumeFile:
         self.drive_number = drive.number
         self.file: DriveFile | None = None
         self.superblock: Superblock | None = None
+        """None until the volume was opened, and for good when what it begins with is damaged."""
+        self.superblock_error = ""
         self.is_gone = False
         self._lock = threading.Lock()
         """Held for moments only, never over I/O: the loop takes it too."""
@@ -63,8 +70,8 @@ class VolumeFile:
     def pin(self, store_id: bytes) -> DriveFile:
         """Open the file if it is not and keep it open until `unpin`. Blocking, for any thread.
 
-        Raises DriveGoneError once the drive is away, ShardDamagedError when the superblock is not this
-        volume's, FileNotFoundError and OSError as opening does.
+        Raises DriveGoneError once the drive is away, StoreError when a newer ciaosfs made the volume,
+        FileNotFoundError and OSError as opening does.
         """
         file = self._pin_if_open()
         if file is not None:
@@ -125,9 +132,13 @@ class VolumeFile:
     def _open(self, store_id: bytes) -> DriveFile:
         file = self.drive.open(volume_name(self.volume_id))
         try:
-            if self.superblock is None:
+            if self.superblock is None and not self.superblock_error:
                 head = file.read(0, VOLUME_SUPERBLOCK_BYTES)
-                self.superblock = decode_superblock(head, store_id=store_id, volume_id=self.volume_id)
+                try:
+                    self.superblock = decode_superblock(head, store_id=store_id, volume_id=self.volume_id)
+                except ShardDamagedError as error:
+                    log.warning("volume %016x on drive %d: %s", self.volume_id, self.drive_number, error)
+                    self.superblock_error = str(error)
         except BaseException:
             file.close()
             raise
@@ -222,10 +233,10 @@ class VolumeFiles:
             file.close()
 
     def superblock(self, volume_id: int) -> Superblock:
-        """Read and check a volume's superblock. Blocking; raises as `reading`."""
+        """A volume's superblock. Blocking; raises as `reading`, and ShardDamagedError when it is damaged."""
         with self.reading(volume_id) as (volume, _):
             if volume.superblock is None:
-                raise ShardDamagedError(f"volume {volume_id:016x} has no superblock")
+                raise ShardDamagedError(volume.superblock_error)
             return volume.superblock
 
     def trim(self) -> None:

@@ -83,6 +83,10 @@ class Volume:
         """Bytes reserved on the drive and not taken yet."""
         return max(0, self.preallocated - self._tail)
 
+    @property
+    def is_being_written(self) -> bool:
+        return self._writes > 0
+
     def has_room(self, shard_bytes: int) -> bool:
         """Whether a needle with this payload still fits. The first one always does, however large."""
         start = self._start(shard_bytes)

@@ -150,6 +150,29 @@ async def test_room_is_reserved_ahead_of_the_log_and_given_back_by_the_next_sess
 
 
 @trio_test
+async def test_logs_that_were_opened_in_a_past_trouble_are_left_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ciaosfs.stripe.log.SETTLED_COMMITS", 5)
+    bench = Bench.make(tmp_path, 1, 1, spare=1)
+    async with bench.store() as chunks:
+        await chunks.append_commit(1, b"one")
+        bench.hide(0)
+        await chunks.refresh_drives()
+        await chunks.append_commit(2, b"two")
+        bench.bring_back(0)
+        await chunks.refresh_drives()
+        (stray,) = log_volumes(bench, 2)
+        for sequence in range(3, 10):
+            await chunks.append_commit(sequence, b"more")
+        assert chunks._appenders.current(2, VolumeKind.LOG) is None
+        assert stray.stat().st_blocks * 512 < 64 * KIB, "what was reserved is given back"
+        await chunks.sync()
+        assert {entry.sequence for entry in chunks.scan_log(0)} == set(range(1, 10))
+        assert {3, 9} <= {entry.sequence for entry in chunks.scan_log(chunks.log_volume_min())}
+
+
+@trio_test
 async def test_a_full_log_drive_gives_way_to_another(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path, 2, 1, spare=1)
     async with bench.store() as chunks:

@@ -329,6 +329,24 @@ async def test_a_cancelled_write_leaves_dead_space_and_a_working_store(tmp_path:
 
 
 @trio_test
+async def test_a_volume_is_removed_unless_it_is_being_written_or_its_drive_is_away(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path, 2, 1)
+    async with bench.store() as chunks:
+        old = await chunks.write_stripe([b"hot"])
+        assert not await chunks.remove_volume(old.places[0].volume_id)
+    async with bench.store() as chunks:
+        place, other = old.places[:2]
+        assert await chunks.is_readable(old)
+        path = bench.path_of(place.volume_id)
+        assert await chunks.remove_volume(place.volume_id)
+        assert not path.exists()
+        assert not await chunks.remove_volume(place.volume_id)
+        assert bytes(await chunks.read(old, 0, 3)) == b"hot"
+        bench.hide(bench.drive_of(other))
+        assert not await chunks.remove_volume(other.volume_id)
+
+
+@trio_test
 async def test_discard_gives_space_back_on_the_drives_and_again_is_harmless(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path, 2, 1)
     async with bench.store() as chunks:

@@ -119,22 +119,28 @@ def test_a_drive_that_leaves_while_a_file_is_being_opened_does_not_leave_it_open
     assert volume.file is None
 
 
-def test_a_file_that_is_no_volume_of_this_store_or_another_volume_is_damaged(drive: LocalDrive) -> None:
+def test_a_volume_with_a_superblock_that_is_damaged_or_not_its_own_says_so_and_can_be_read(
+    drive: LocalDrive, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its needles name themselves; nothing that is whole is given up for the first page of its file."""
     volumes = Path(drive.path) / "volumes"
     (volumes / volume_name(1)).write_bytes((volumes / volume_name(2)).read_bytes())
     (volumes / volume_name(3)).write_bytes(b"")
     files = files_of(drive)
     for volume_id in (1, 3):
-        with pytest.raises(ShardDamagedError), files.reading(volume_id):
-            pass
-        assert (volume := files.get(volume_id)) and volume.file is None
+        with files.reading(volume_id) as (volume, _):
+            assert volume.superblock is None
+        for _ in range(2):
+            with pytest.raises(ShardDamagedError):
+                files.superblock(volume_id)
+    assert len(caplog.records) == 2, "each once"
     (volumes / volume_name(4)).unlink()
     with pytest.raises(FileNotFoundError), files.reading(4):
         pass
     foreign = VolumeFiles(bytes(16))
     foreign.attach(drive, drive.names())
-    with pytest.raises(ShardDamagedError), foreign.reading(5):
-        pass
+    with pytest.raises(ShardDamagedError):
+        foreign.superblock(5)
 
 
 def test_a_writing_descriptor_is_its_own(drive: LocalDrive) -> None:
