@@ -55,7 +55,7 @@ def connect(store: Path) -> Connection:
 
 
 def _only_mounted() -> Target:
-    mounted = mounts.mounts_of_ours()
+    mounted = mounts.mounts_of_user()
     if not mounted:
         raise StoreError("No store is mounted: name one, or mount it with 'ciaosfs mount STORE'.")
     if len(mounted) > 1:

@@ -21,17 +21,19 @@ SUBTYPE = "ciaosfs"
 FSTYPE = f"fuse.{SUBTYPE}"
 MOUNTINFO = Path("/proc/self/mountinfo")
 _UMOUNT_NOFOLLOW = 8
+_USER_ID = re.compile(rb"\buser_id=(\d+)")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of mountinfo. `device` is `major:minor`; `source` is what the mounter named."""
+    """One line of mountinfo. `device` is `major:minor`, `source` what the mounter named, `user_id` who that was."""
 
     mountpoint: Path
     device: str
     fstype: str
     source: str
+    user_id: int = 0
 
     @property
     def store(self) -> Path | None:
@@ -53,7 +55,10 @@ def parse_mountinfo(content: bytes) -> list[Mount]:
         if not separator or len(fields) < 6 or len(rest) < 2:
             continue
         place, fstype, source = (os.fsdecode(_unescape(part)) for part in (fields[4], rest[0], rest[1]))
-        mounts.append(Mount(Path(place), fields[2].decode(), fstype, source))
+        user_id = _USER_ID.search(after)
+        mounts.append(
+            Mount(Path(place), fields[2].decode(), fstype, source, int(user_id[1]) if user_id else 0)
+        )
     return mounts
 
 
@@ -73,9 +78,10 @@ def mount_of_store(store: Path) -> Mount | None:
     return found[-1] if found else None
 
 
-def mounts_of_ours() -> list[Mount]:
-    """All mounted stores."""
-    return [mount for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.store is not None]
+def mounts_of_user() -> list[Mount]:
+    """The stores that the calling user has mounted."""
+    everything = parse_mountinfo(MOUNTINFO.read_bytes())
+    return [mount for mount in everything if mount.store is not None and mount.user_id == os.geteuid()]
 
 
 def resolve_mountpoint(path: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ciaosfs.base import limits
 from ciaosfs.base.errors import DaemonError
 from ciaosfs.control.framing import LineReader
 from ciaosfs.control.messages import Request, decode_reply, encode_request
@@ -60,7 +61,7 @@ class Connection:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._lines = LineReader()
+        self._lines = LineReader(limits.CONTROL_REPLY_BYTES_MAX)
 
     def __enter__(self) -> Connection:
         self._socket.settimeout(CALL_TIMEOUT_S)

@@ -1,19 +1,17 @@
 """Lines out of a byte stream: a message is one JSON object on one line, ended by a newline. Pure.
 
-Every message is bounded by CONTROL_MESSAGE_BYTES_MAX, so a peer that never sends a newline costs no more
-memory than that.
+Every message is bounded, so a peer that never sends a newline costs no more memory than that.
 """
 
 from __future__ import annotations
 
-from ciaosfs.base import limits
 from ciaosfs.base.errors import UsageError
 
 
 class LineReader:
     """Collects received bytes and gives them back as lines, without their newline."""
 
-    def __init__(self, bytes_max: int = limits.CONTROL_MESSAGE_BYTES_MAX) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._pending = bytearray()
         self._searched = 0

@@ -53,7 +53,7 @@ def decode_request(line: bytes) -> Request:
 def encode_result(result: Mapping[str, Any]) -> bytes:
     """The reply to a request that was carried out. Raises UsageError when it would be too long for one line."""
     line = _encode({"v": VERSION, "ok": True, "result": result})
-    if len(line) > limits.CONTROL_MESSAGE_BYTES_MAX:
+    if len(line) > limits.CONTROL_REPLY_BYTES_MAX:
         raise UsageError(f"The answer has {len(line)} bytes, more than one message may have.")
     return line
 

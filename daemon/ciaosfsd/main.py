@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import resource
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report(options.report_fd)
     if options.report_fd is not None:
         os.set_inheritable(options.report_fd, False)
+    os.umask(0o077)  # what lies in a store is for its owner; modes of mounted files are not the daemon's
+    _raise_descriptor_limit()
     ending = _run_reporting(options, report)
     report.failed(ending)
     return ending.exit_code
@@ -76,6 +79,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--report-fd", type=int, help="pipe on which to say that the mount answers, or why not"
     )
     return parser.parse_args(arguments)
+
+
+def _raise_descriptor_limit() -> None:
+    """To what is allowed: each volume in use takes a descriptor."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run_reporting(options: argparse.Namespace, report: Report) -> Ending:

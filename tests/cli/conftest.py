@@ -48,7 +48,7 @@ def ciaosfs(
         return Outcome(status, said.out, said.err)
 
     yield call
-    for mount in mounts.mounts_of_ours():
+    for mount in mounts.mounts_of_user():
         if mount.mountpoint.is_relative_to(tmp_path) and mount.store is not None:
             detach(mount.mountpoint)
             storelock.wait_released(mount.store, 10)

@@ -34,7 +34,7 @@ def test_umount_ends_the_daemon_in_good_order(make_mount: Starter) -> None:
     assert not Path(holder.socket).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_unmounts(make_mount: Starter, number: signal.Signals) -> None:
     mount = make_mount()
     mount.process.send_signal(number)

@@ -114,7 +114,7 @@ class ControlServer:
         return None
 
     async def _converse(self, stream: trio.SocketStream) -> None:
-        lines = LineReader()
+        lines = LineReader(limits.CONTROL_MESSAGE_BYTES_MAX)
         while True:
             try:
                 line = lines.next_line()

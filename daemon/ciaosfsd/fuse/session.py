@@ -38,9 +38,10 @@ log = logging.getLogger(__name__)
 
 FUSE_DEVICE = Path("/dev/fuse")
 WORKERS_IDLE_MAX = 64
-WORKERS_MAX = 512
+WORKERS_MAX = 256
 """pyfuse3 starts a worker when all others are inside handlers, and ends one when more than the former are idle.
-Far above MAX_BACKGROUND, so that writers who wait for room in memory leave workers for everybody else."""
+Far above MAX_BACKGROUND, so that writers who wait for room in memory leave workers for everybody else; each
+may hold a request of 1 MiB."""
 READ_AHEAD_KIB = 4096
 """With the default of 128 reads arrive in pieces of 128 KiB, whatever the program asks for."""
 MAX_BACKGROUND = 64

@@ -14,6 +14,7 @@ from ciaosfs.client.mounts import Mount, parse_mountinfo, source_of
 MOUNTINFO = rb"""22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 40 22 0:40 / /mnt/ciaos rw,nosuid,nodev,relatime shared:9 - fuse.ciaosfs /srv/store rw,user_id=0
 41 22 0:41 / /mnt/with\040space\134 rw - fuse.ciaosfs /srv/%C3%A4%2Cb%20c rw
+43 22 0:43 / /home/u/ciaos rw - fuse.ciaosfs /home/u/store rw,user_id=1000,group_id=1000
 42 40 0:42 / /mnt/ciaos/inner rw - tmpfs tmpfs rw
 broken line
 """
@@ -24,16 +25,18 @@ def mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "mountinfo"
     path.write_bytes(MOUNTINFO)
     monkeypatch.setattr(mounts, "MOUNTINFO", path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     return path
 
 
 def test_mountinfo_is_parsed() -> None:
     parsed = parse_mountinfo(MOUNTINFO)
-    assert len(parsed) == 4
+    assert len(parsed) == 5
     assert parsed[1] == Mount(Path("/mnt/ciaos"), "0:40", "fuse.ciaosfs", "/srv/store")
     assert parsed[2].mountpoint == Path("/mnt/with space\\")
     assert parsed[2].store == Path("/srv/ä,b c")
     assert parsed[0].store is None
+    assert [mount.user_id for mount in parsed] == [0, 0, 0, 1000, 0]
 
 
 @pytest.mark.parametrize("path", ["/srv/store", "/srv/ä,b\\c %41", os.fsdecode(b"/srv/\xff\n")])
@@ -57,11 +60,16 @@ def test_a_path_in_another_mount_inside_is_not_the_stores(mountinfo: Path) -> No
         locate.locate(Path("/mnt/ciaos/inner/file"))
 
 
-def test_without_a_path_several_mounts_are_named(mountinfo: Path) -> None:
+def test_without_a_path_the_users_own_mount_is_meant(
+    mountinfo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match=r"/mnt/ciaos, /mnt/with space"):
         locate.locate(None)
     mountinfo.write_bytes(MOUNTINFO.splitlines()[1])
     assert locate.locate(None).store == Path("/srv/store")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    mountinfo.write_bytes(MOUNTINFO)
+    assert locate.locate(None).store == Path("/home/u/store")
     mountinfo.write_bytes(b"")
     with pytest.raises(StoreError, match="No store is mounted"):
         locate.locate(None)

@@ -54,7 +54,7 @@ def test_a_bug_is_not_explained_to_clients() -> None:
 
 def test_a_result_that_is_too_long_is_refused() -> None:
     with pytest.raises(UsageError, match="more than one message"):
-        encode_result({"text": "x" * limits.CONTROL_MESSAGE_BYTES_MAX})
+        encode_result({"text": "x" * limits.CONTROL_REPLY_BYTES_MAX})
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_is_no_reply_is_a_daemon_error(reply: bytes) -> None:
 @given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b""))), st.integers(1, 7))
 def test_lines_come_out_however_they_are_cut(lines: list[bytes], step: int) -> None:
     stream = b"".join(line + b"\n" for line in lines)
-    reader = LineReader()
+    reader = LineReader(limits.CONTROL_MESSAGE_BYTES_MAX)
     found = []
     for at in range(0, len(stream), step):
         reader.feed(stream[at : at + step])
