@@ -28,7 +28,16 @@ if not __package__:  # started as a file: the modules beside it are found from t
 
 from tools.bench.phases import MIB, PHASES, Phase, Scale, Workspace
 from tools.bench.report import MEMORY_MIB_MAX, machine, markdown, measure_zfec, summarize
-from tools.bench.targets import BenchError, Ceiling, Ciaosfs, Given, Target, drop_caches, settle
+from tools.bench.targets import (
+    BenchError,
+    Ceiling,
+    Ciaosfs,
+    Given,
+    Target,
+    ciaosfs_command,
+    drop_caches,
+    settle,
+)
 
 POOL_BYTES = 64 * MIB
 """Random data every phase takes its bytes from; far more than any compressor's window."""
@@ -72,7 +81,9 @@ class Bench:
             phase.needs(work)
         if phase.cold:
             self.cold_by = drop_caches(target)
-        elif not phase.name.endswith("-warm"):
+        elif phase.name.endswith("-warm"):
+            phase.run(work)  # not timed: the cold phases of the other targets emptied everybody's caches
+        else:
             settle(target)
         sample = phase.run(work)
         self.samples[target.name].setdefault(phase.name, []).append(sample.rate)
@@ -97,12 +108,6 @@ class Bench:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def ciaosfs_command() -> list[str]:
-    """How to call ciaosfs: the script installed beside this interpreter, else the module."""
-    beside = Path(sys.executable).with_name("ciaosfs")
-    return [str(beside)] if beside.exists() else [sys.executable, "-m", "ciaosfs.cli.main"]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

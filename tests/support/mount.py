@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tools.bench.targets import ciaosfs_command
+
 ROOT = Path(__file__).resolve().parents[2]
 WATCHDOG_S = 240.0
 """Longer than any mount test may take: then the mount is taken for hung and its connection is aborted."""
@@ -168,12 +170,6 @@ class MountedStore:
             if _TROUBLE.search(line) and not any(pattern.search(line) for pattern in self._expected)
         ]
         assert not unexpected, "the daemon logged:\n" + "\n".join(unexpected[:20])
-
-
-def ciaosfs_command() -> list[str]:
-    """The installed script beside this interpreter, else the module."""
-    beside = Path(sys.executable).with_name("ciaosfs")
-    return [str(beside)] if beside.exists() else [sys.executable, "-m", "ciaosfs.cli.main"]
 
 
 def environment() -> dict[str, str]:

@@ -120,6 +120,12 @@ class Given(Target):
         self.directory = path / f"bench.{os.getpid()}"
 
 
+def ciaosfs_command() -> list[str]:
+    """How to call ciaosfs: the script installed beside this interpreter, else the module."""
+    beside = Path(sys.executable).with_name("ciaosfs")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "ciaosfs"]
+
+
 def wait_mounted(mountpoint: Path, process: subprocess.Popen[bytes]) -> None:
     """Return when *mountpoint* is a mount; BenchError when *process* ends first or takes too long."""
     deadline = time.monotonic() + START_DEADLINE_S
