@@ -14,7 +14,7 @@ from ciaosfs.client.mounts import Mount, parse_mountinfo, source_of
 MOUNTINFO = rb"""22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 40 22 0:40 / /mnt/ciaos rw,nosuid,nodev,relatime shared:9 - fuse.ciaosfs /srv/store rw,user_id=0
 41 22 0:41 / /mnt/with\040space\134 rw - fuse.ciaosfs /srv/%C3%A4%2Cb%20c rw
-43 22 0:43 / /home/u/ciaos rw - fuse.ciaosfs /home/u/store rw,user_id=1000,group_id=1000
+43 22 0:43 / /users/u/ciaos rw - fuse.ciaosfs /users/u/store rw,user_id=1000,group_id=1000
 42 40 0:42 / /mnt/ciaos/inner rw - tmpfs tmpfs rw
 broken line
 """
@@ -69,7 +69,7 @@ def test_without_a_path_the_users_own_mount_is_meant(
     assert locate.locate(None).store == Path("/srv/store")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     mountinfo.write_bytes(MOUNTINFO)
-    assert locate.locate(None).store == Path("/home/u/store")
+    assert locate.locate(None).store == Path("/users/u/store")
     mountinfo.write_bytes(b"")
     with pytest.raises(StoreError, match="No store is mounted"):
         locate.locate(None)
