@@ -118,6 +118,13 @@ class Drive(Protocol):
     def free(self) -> FreeSpace:
         """Return the space of the device. Raises DriveGoneError, OSError."""
 
+    def sync_all(self) -> None:
+        """Make everything on the drive survive a crash, whoever wrote it. Raises OSError.
+
+        For what a killed process left in the page cache: it can be read, so it is believed, and from then on it must
+        not be lost.
+        """
+
     def is_present(self) -> bool:
         """Return whether the drive is still where it was opened. Two system calls: may be called in the loop.
 

@@ -24,6 +24,7 @@ from ciaosfs.drive.identity import (
 )
 from ciaosfs.drive.interface import FreeSpace
 from ciaosfs.drive.localfile import LocalFile
+from ciaosfs.drive.syscalls import sync_file_system
 
 VOLUMES_NAME = "volumes"
 _IDENTITY_DRAFT = IDENTITY_NAME + ".tmp"
@@ -139,6 +140,9 @@ class LocalDrive:
         status = os.statvfs(self._root)
         total = status.f_blocks - (status.f_bfree - status.f_bavail)
         return FreeSpace(self._place[0], status.f_bavail * status.f_frsize, total * status.f_frsize)
+
+    def sync_all(self) -> None:
+        sync_file_system(self._root)
 
     def is_present(self) -> bool:
         try:

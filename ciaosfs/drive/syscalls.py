@@ -1,4 +1,4 @@
-"""The one system call Python lacks: fallocate(2), to give pages back and to reserve room without growing."""
+"""The system calls Python lacks: fallocate(2), to give pages back and to reserve room without growing, and syncfs(2)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _fallocate.restype = ctypes.c_int
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Write back and sync all of the file system that the descriptor is on. Raises OSError."""
+    if _libc.syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:

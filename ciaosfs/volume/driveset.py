@@ -176,6 +176,9 @@ class DriveSlot:
                 raise StoreError(
                     f"Another drive {self.number} has taken the place of this one at {self.path}."
                 )
+            # A killed process leaves writes that can be read and are not durable yet. What is read from here
+            # on is built upon: a later commit that is synced must not find its parent gone after a power cut.
+            drive.sync_all()
             return Look(drive, drive.free(), tuple(drive.names()), "")
         except (DriveGoneError, StoreError, OSError) as error:
             drive.close()

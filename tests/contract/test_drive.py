@@ -303,3 +303,13 @@ def test_closed_it_is_absent(drive: Drive, file: DriveFile) -> None:
     drive.close()
     every_call_by_name_is_refused(drive)
     file.write(0, [b"files are closed by those who opened them"])
+
+
+def test_sync_all_takes_along_what_another_descriptor_wrote(drive: Drive) -> None:
+    file = drive.create(NAME)
+    try:
+        file.write(0, [b"not synced by its writer"])
+        drive.sync_all()
+        assert bytes(file.read(0, 64)) == b"not synced by its writer"
+    finally:
+        file.close()

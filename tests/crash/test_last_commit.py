@@ -241,3 +241,28 @@ async def test_after_a_failed_sync_no_further_commit_is_made(tmp_path: Path) -> 
             left.replace_database(before)
         left.reboot()
         assert await files_of(left) == {b"file": OLD}, database
+
+
+@pytest.mark.parametrize("database", ["kept", "gone"])
+@trio_test
+async def test_what_a_killed_process_left_unsynced_is_synced_before_anything_builds_on_it(
+    tmp_path: Path, database: str
+) -> None:
+    """Killed between needle and sync, mounted again, committed, and only then the power goes."""
+    store = Store.make(tmp_path / "store")
+    power = PoweredDrives()
+    async with store.open(power) as filesystem:
+        await put(filesystem, b"first", OLD)
+        await filesystem.sync()
+        power.is_honest = False  # what follows stays in the page cache, as if the process had died before its sync
+        await put(filesystem, b"second", LARGE)
+        await filesystem.sync()
+    assert sum(power.unsynced().values()) > len(LARGE)
+    power.is_honest = True
+    async with store.open(power) as filesystem:
+        await put(filesystem, b"third", SMALL)
+        await filesystem.sync()
+        left = power.cut(store, tmp_path / "left", Fate.LOST, random.Random(1))
+    if database == "gone":
+        left.lose_database()
+    assert await files_of(left) == {b"first": OLD, b"second": LARGE, b"third": SMALL}

@@ -182,6 +182,9 @@ class FaultyDrive:
         free = self._inner.free()
         return free if self.faults.free_reported is None else self.faults.free_reported
 
+    def sync_all(self) -> None:
+        self._inner.sync_all()
+
     def is_present(self) -> bool:
         return self._inner.is_present()
 

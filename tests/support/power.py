@@ -180,6 +180,10 @@ class PoweredDrive:
     def free(self) -> FreeSpace:
         return self._inner.free()
 
+    def sync_all(self) -> None:
+        if self._owner.is_honest:
+            self._owner.synced_all(self.number)
+
     def is_present(self) -> bool:
         return self._inner.is_present()
 
@@ -212,6 +216,13 @@ class PoweredDrives:
                 content = bytearray() if fresh else bytearray(file.read(0, file.size()))
                 disk = self._disks[number, name] = Disk(content)
             return disk
+
+    def synced_all(self, number: int) -> None:
+        """Everything on a drive is certain now."""
+        with self._lock:
+            disks = [disk for (owner, _), disk in self._disks.items() if owner == number]
+        for disk in disks:
+            disk.synced()
 
     def removed(self, number: int, name: str) -> None:
         with self._lock:
