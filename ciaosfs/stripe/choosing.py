@@ -31,13 +31,14 @@ class Chooser:
         self._parity_count = parity_count
         self._space = Space(0, 0, 0)
         self._space_version = -1
+        self._rooms_kept: list[DriveRoom] = []
+        self._rooms_version = -1
 
     def space(self) -> Space:
         """Usable space; computed again only when something was sent or the drives were looked at."""
-        version = self._drives.version
-        if version != self._space_version:
+        if self._drives.version != self._space_version:
             self._space = usable_space(self._rooms(), self._data_count, self._parity_count)
-            self._space_version = version
+            self._space_version = self._drives.version
         return self._space
 
     def for_data(self, shape: Shape, count: int, exclude: Collection[int]) -> list[int]:
@@ -62,13 +63,17 @@ class Chooser:
         """
         needle_bytes = needle_bytes_for(shape.shard_bytes)
         numbers = []
-        for room in split_shared(self._rooms()):
+        for room in self._rooms():
             plenty = reserve_bytes(room.total) + min(limits.DIRTY_BYTES_MAX, room.total // 8)
             if room.number not in exclude and room_above(room, plenty) >= needle_bytes:
                 numbers.append(room.number)
         return sorted(numbers)[:count]
 
     def _rooms(self) -> list[DriveRoom]:
+        """The drives that count as there, each with its own part of what it shares; kept until something
+        changes."""
+        if self._drives.version == self._rooms_version:
+            return self._rooms_kept
         free: dict[int, int] = {}
         rooms = []
         for slot in self._drives.usable():
@@ -85,4 +90,6 @@ class Chooser:
                     placed=slot.placed,
                 )
             )
-        return rooms
+        self._rooms_kept = split_shared(rooms)
+        self._rooms_version = self._drives.version
+        return self._rooms_kept

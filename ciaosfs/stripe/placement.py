@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ciaosfs.base import limits
 from ciaosfs.base.types import Space
@@ -25,8 +25,7 @@ WORST_OVERHEAD_DIVISOR = 8
 """A shard just above NEEDLE_LARGE_BYTES is rounded up to a page and has a page of head: one part in 8."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriveRoom:
+class DriveRoom(NamedTuple):
     """What one present drive has. All in bytes.
 
     `free` and `total` are of the file system `device` it lies on, `free` already without what is on its way
@@ -49,17 +48,16 @@ def reserve_bytes(total: int) -> int:
 
 
 def split_shared(rooms: Sequence[DriveRoom]) -> list[DriveRoom]:
-    """The same drives, each with its own part of a file system that several of them share."""
+    """The same drives, each with its own part of a file system that several share: what the rest works on."""
     sharers = Counter(room.device for room in rooms)
     return [
-        replace(room, free=room.free // sharers[room.device], total=room.total // sharers[room.device])
+        room._replace(free=room.free // sharers[room.device], total=room.total // sharers[room.device])
         for room in rooms
     ]
 
 
 def room_above(room: DriveRoom, reserve: int) -> int:
-    """Bytes a drive (after `split_shared`) can take while `reserve` stays free or preallocated for the
-    log."""
+    """Bytes a drive can take while `reserve` stays free or preallocated for the log."""
     return max(0, min(room.free, room.free + room.held - reserve))
 
 
@@ -92,12 +90,11 @@ def usable_space(rooms: Sequence[DriveRoom], data_count: int, parity_count: int)
     if len(rooms) < data_count:
         return Space(0, 0, 0)
     width = min(data_count + parity_count, len(rooms))
-    own = split_shared(rooms)
-    total = even_share([room.total for room in own], width)
-    free = even_share([room.free + room.held for room in own], width)
-    rounding = limits.STRIPE_PAYLOAD_BYTES_MAX // data_count if len(own) > width else 0
+    total = even_share([room.total for room in rooms], width)
+    free = even_share([room.free + room.held for room in rooms], width)
+    rounding = limits.STRIPE_PAYLOAD_BYTES_MAX // data_count if len(rooms) > width else 0
     share = even_share(
-        [max(0, room_above(room, reserve_bytes(room.total)) - rounding) for room in own], width
+        [max(0, room_above(room, reserve_bytes(room.total)) - rounding) for room in rooms], width
     )
     waiting = limits.DIRTY_BYTES_MAX // data_count
     share -= min(share, waiting) // WORST_OVERHEAD_DIVISOR + share // FULL_OVERHEAD_DIVISOR
@@ -113,7 +110,7 @@ def choose_drives(
     back when the others are too full; the caller decides whether that will do.
     """
     fitting = []
-    for room in split_shared(rooms):
+    for room in rooms:
         left = room_above(room, reserve_bytes(room.total) // 2)
         if room.number not in exclude and left >= needle_bytes:
             fitting.append((-left, room.placed, room.number))

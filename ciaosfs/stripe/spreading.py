@@ -217,7 +217,7 @@ class Spreader:
             assert volume is not None
             claimed = volume.claimed
             offset = volume.take(shape.shard_bytes)
-            reserve_to = self._appenders.plan_reserve(slot, volume)
+            reserve_to = self._appenders.plan_reserve(volume)
             sent = max(volume.claimed, reserve_to) - claimed
             slot.sent(sent)
             targets.append(_Target(shard_index, volume, offset, reserve_to, sent))

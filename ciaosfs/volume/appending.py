@@ -87,17 +87,15 @@ class Appenders:
         ids = [volume.volume_id for (_, kind), volume in self._current.items() if kind is VolumeKind.LOG]
         return min(ids, default=self._log_floor)
 
-    def plan_reserve(self, slot: DriveSlot, volume: Volume) -> int:
-        """Where the reserved room of a log volume should end now that its tail has moved; 0 when it is as it
+    def plan_reserve(self, volume: Volume) -> int:
+        """Where the reserved room of a volume should end now that its tail has moved; 0 when it is as it
         should.
 
         Asked once per needle, right after its place was taken; the thread that writes the needle reserves.
         """
-        step = log_step_bytes(self._drives.own_total(slot))
+        step = volume.reserve_step
         wanted = min(volume.tail + step, VOLUME_LOG_BYTES_MAX)
-        if volume.kind is not VolumeKind.LOG or volume.tail + step // 2 <= volume.reserve_to:
-            return 0
-        if wanted <= volume.reserve_to:
+        if not step or volume.tail + step // 2 <= volume.reserve_to or wanted <= volume.reserve_to:
             return 0
         volume.reserve_to = wanted
         return wanted
@@ -163,6 +161,7 @@ class Appenders:
             self._trim_former_log(drive)
         volume = create_volume(drive, self._drives.store_id, volume_id, kind)
         if step:
+            volume.reserve_step = step
             volume.reserve_to = VOLUME_SUPERBLOCK_BYTES + step
             reserve_ahead(volume, volume.reserve_to)
         return volume

@@ -59,6 +59,8 @@ class Volume:
         self.state = VolumeState.OPEN
         self.preallocated = 0
         """Room up to here was reserved on the drive; 0 when nothing was. Set by the thread that did it."""
+        self.reserve_step = 0
+        """How far ahead of the tail room is reserved; 0 in data volumes."""
         self.reserve_to = 0
         """Room up to here was reserved or is about to be."""
         self.is_dirty = False

@@ -59,7 +59,7 @@ def test_with_a_drive_to_spare_a_small_one_still_adds_its_room() -> None:
 
 
 def test_drives_on_one_file_system_share_its_space() -> None:
-    rooms = [room(number, 12 * GIB, 120 * GIB, device=1) for number in range(6)]
+    rooms = split_shared([room(number, 12 * GIB, 120 * GIB, device=1) for number in range(6)])
     space = usable_space(rooms, 4, 2)
     assert space.free == 8 * GIB
     assert space.total == 80 * GIB
@@ -101,10 +101,12 @@ class Drives:
         return on_it[0].free - sum(-(-self.placed[room.number] // 4096) * 4096 for room in on_it)
 
     def now(self) -> list[DriveRoom]:
-        return [
-            DriveRoom(r.number, r.device, self.free(r.device), r.total, r.held, self.placed[r.number])
-            for r in self.rooms
-        ]
+        return split_shared(
+            [
+                DriveRoom(r.number, r.device, self.free(r.device), r.total, r.held, self.placed[r.number])
+                for r in self.rooms
+            ]
+        )
 
     def place(self, length: int, data_count: int, width: int) -> bool:
         needle_bytes = needle_bytes_for(shard_bytes_for(length, data_count))
@@ -143,7 +145,7 @@ def test_what_is_available_can_be_placed(drives: tuple[list[DriveRoom], int, int
     """The promise behind accepting writes: whatever is dirty in memory finds its place on the drives."""
     rooms, data_count, parity_count = drives
     model = Drives(rooms)
-    left = min(usable_space(rooms, data_count, parity_count).available, limits.DIRTY_BYTES_MAX)
+    left = min(usable_space(model.now(), data_count, parity_count).available, limits.DIRTY_BYTES_MAX)
     while left > 0:
         part = min(left, length)
         assert model.place(part, data_count, data_count + parity_count), f"{left} bytes found no place"

@@ -140,11 +140,11 @@ async def test_reserving_keeps_ahead_of_the_tail_in_steps_and_ends_with_the_volu
         volume = await appenders.make_ready(slot, VolumeKind.LOG, 1000)
         step = volume.reserve_to - 4096
         assert step >= LOG_STEP_BYTES_MIN and volume.preallocated == volume.reserve_to
-        assert appenders.plan_reserve(slot, volume) == 0
+        assert appenders.plan_reserve(volume) == 0
         plans = []
         while volume.has_room(100 * KIB):
             volume.take(100 * KIB)
-            plan = appenders.plan_reserve(slot, volume)
+            plan = appenders.plan_reserve(volume)
             assert volume.tail + step // 2 <= volume.reserve_to or volume.reserve_to == VOLUME_LOG_BYTES_MAX
             if plan:
                 plans.append(plan)
@@ -153,7 +153,7 @@ async def test_reserving_keeps_ahead_of_the_tail_in_steps_and_ends_with_the_volu
         assert len(plans) < 3 * VOLUME_LOG_BYTES_MAX // step
         data = await appenders.make_ready(slot, VolumeKind.DATA, 1000)
         data.take(3 * MIB)
-        assert appenders.plan_reserve(slot, data) == 0 and data.held == 0
+        assert appenders.plan_reserve(data) == 0 and data.held == 0
 
 
 @trio_test
