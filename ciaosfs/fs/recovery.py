@@ -36,6 +36,9 @@ from ciaosfs.stripe.store import ChunkStore, DriveState
 
 log = logging.getLogger(__name__)
 
+APPLY_CHECKPOINT_COMMITS = 256
+"""Commits applied between two looks at the size of SQLite's write-ahead log."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -71,7 +74,7 @@ async def recover(
     reports: list[str] = []
     meta, found, went_back = await _open_on_chain(database, store_id, chunks, workers, reports)
     try:
-        await _apply(meta, found.chain[:-1])
+        await _apply(meta, found.chain[:-1], workers)
         newest = _newest(meta, found)
         if found.chain:
             meta.apply(found.chain[-1].changeset)
@@ -149,22 +152,24 @@ async def _read_log(meta: Metadata, chunks: ChunkStore, workers: Workers) -> _Lo
     state = meta.state.load()
 
     def scan() -> list[CommitRecord]:
-        return [
-            decode_commit(entry.payload())
-            for entry in chunks.scan_log(state.log_volume_min, state.sequence)
-            if entry.kind is NeedleKind.COMMIT
-        ]
+        found: dict[CommitRecord, None] = {}  # each commit comes once per drive that has it
+        for entry in chunks.scan_log(state.log_volume_min, state.sequence):
+            if entry.kind is NeedleKind.COMMIT:
+                found.setdefault(decode_commit(entry.payload()))
+        return list(found)
 
     records = await workers.run(scan)
     chain = choose_chain(records, state)
     return None if chain is None else _Log(records, chain)
 
 
-async def _apply(meta: Metadata, chain: Sequence[CommitRecord]) -> None:
-    for record in chain:
+async def _apply(meta: Metadata, chain: Sequence[CommitRecord], workers: Workers) -> None:
+    for number, record in enumerate(chain, 1):
         meta.apply(record.changeset)
         meta.commit()
         await trio.lowlevel.checkpoint()
+        if number % APPLY_CHECKPOINT_COMMITS == 0:  # what is applied is synced on the drives: they were, when opened
+            await meta.checkpoint_if_due(workers.run)
 
 
 def _newest(meta: Metadata, found: _Log) -> CommitRecord | None:
