@@ -1,4 +1,5 @@
-"""Every `console` block of SEMANTICS.md is true: its commands are run on a mount, their output is compared."""
+"""Every `console` block of SEMANTICS.md is true: its commands are run on a mount, their output is
+compared."""
 
 from __future__ import annotations
 
@@ -44,4 +45,6 @@ def test_example(line: int, steps: list[tuple[str, str]], shared_mount: MountedS
         done = subprocess.run(
             ["bash", "-c", command], cwd=directory, capture_output=True, text=True, timeout=60, check=False
         )
-        assert done.stdout == expected, f"SEMANTICS.md line {line}: {command}: {done.stdout!r} {done.stderr!r}"
+        assert done.stdout == expected, (
+            f"SEMANTICS.md line {line}: {command}: {done.stdout!r} {done.stderr!r}"
+        )
