@@ -33,6 +33,7 @@ from tools.bench.targets import (
     Ceiling,
     Ciaosfs,
     Given,
+    Peer,
     Target,
     ciaosfs_command,
     drop_caches,
@@ -119,7 +120,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all amounts of work")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the stream (default 1024)")
     parser.add_argument("--only", default="", metavar="PHASES", help=f"comma-separated phases: {names}")
-    parser.add_argument("--targets", default="ciaosfs,plain,ceiling", help="comma-separated, or NAME=PATH")
+    parser.add_argument(
+        "--targets", default="ciaosfs,plain,ceiling", help="of ciaosfs, plain, ceiling, peer, NAME=PATH"
+    )
     parser.add_argument("--base", type=Path, help="directory for everything (default: a temporary one)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=int, default=4)
@@ -139,6 +142,7 @@ def make_targets(options: argparse.Namespace, base: Path) -> list[Target]:
     makers: dict[str, Callable[[], Target]] = {
         "plain": lambda: Target(base),
         "ceiling": lambda: Ceiling(base),
+        "peer": lambda: Peer(base),
         "ciaosfs": lambda: Ciaosfs(base, ciaosfs_command(), options.data, options.parity),
     }
     targets: list[Target] = []

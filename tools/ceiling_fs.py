@@ -3,8 +3,8 @@
 It answers every call as quickly as a pyfuse3 handler can: an inode is one object that keeps the very
 `EntryAttributes` the kernel is sent, a directory is a dict, a file is a list of 1 MiB segments. What pyfuse3
 lets a file system leave out is left out (flush, fsync, access, xattrs): the kernel asks once, hears ENOSYS
-and never asks again. `--xattrs` adds extended attributes, which makes it a full peer for the differential
-test and costs one request per write call (`security.capability`).
+and never asks again. `--peer` answers these too, as ciaosfs has to: that is a request more for each close and
+for each write call (`security.capability`), and makes it a full peer for the differential test.
 
 Invariants: `attributes.st_size` is the size; a segment may be shorter than its share of the file, the rest
 reads as zeros; an inode without a name lives until the kernel forgets it.
@@ -341,8 +341,14 @@ class CeilingOperations(pyfuse3.Operations):
         return answer
 
 
-class XattrOperations(CeilingOperations):
-    """The same with extended attributes."""
+class PeerOperations(CeilingOperations):
+    """The same with what a file system that keeps data is asked as well."""
+
+    async def flush(self, fh: FileHandleT) -> None:
+        pass
+
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        pass
 
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
         value = self.inodes[inode].xattrs.get(name)
@@ -423,12 +429,12 @@ def _truncate(inode: Inode, size: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mount the in-memory file system of tools/bench_mount.")
     parser.add_argument("mountpoint")
-    parser.add_argument("--xattrs", action="store_true", help="keep extended attributes too")
+    parser.add_argument("--peer", action="store_true", help="answer flush, fsync and xattr requests too")
     options = parser.parse_args(arguments)
     mount_options = set(pyfuse3.default_options) | {"fsname=ceiling"}
     if os.getuid() == 0:
         mount_options |= {"allow_other", "dev", "suid"}
-    operations = XattrOperations() if options.xattrs else CeilingOperations()
+    operations = PeerOperations() if options.peer else CeilingOperations()
     pyfuse3.init(operations, options.mountpoint, mount_options)
     try:
         trio.run(pyfuse3.main)

@@ -60,11 +60,12 @@ class Ceiling(Target):
     """The in-memory file system behind pyfuse3's own loop."""
 
     name = "ceiling"
+    options: Sequence[str] = ()
 
     def __enter__(self) -> Ceiling:
         super().__enter__()
         root = Path(__file__).resolve().parents[2]
-        command = [sys.executable, "-m", "tools.ceiling_fs", str(self.directory)]
+        command = [sys.executable, "-m", "tools.ceiling_fs", *self.options, str(self.directory)]
         self._process = subprocess.Popen(command, cwd=root)
         wait_mounted(self.directory, self._process)
         return self
@@ -75,6 +76,13 @@ class Ceiling(Target):
 
     def pid(self) -> int:
         return self._process.pid
+
+
+class Peer(Ceiling):
+    """The same, asked everything that ciaosfs is asked."""
+
+    name = "peer"
+    options = ("--peer",)
 
 
 class Ciaosfs(Target):
