@@ -17,7 +17,8 @@ is_mounted() { # also true for a mount whose daemon is gone, which mountpoint(1)
     awk -v want="$mount" '{ gsub(/\\040/, " ", $2) } $2 == want && $3 ~ /^fuse/ { found = 1 } END { exit !found }' \
         /proc/mounts
 }
-is_dead() { is_mounted && ! stat -- "$mount" >/dev/null 2>&1; }
+# The kernel answers stat from its cache; only a request that always goes to the daemon tells whether it lives.
+is_dead() { is_mounted && ! timeout 20 stat -f -- "$mount" >/dev/null 2>&1; }
 detach() { if [ "$(id -u)" = 0 ]; then umount -l -- "$mount"; else fusermount3 -uz -- "$mount"; fi; }
 
 up() {
@@ -56,7 +57,7 @@ down() {
         say "The daemon behind $mount was gone; the dead mount is taken away."
     else
         "$ciaosfs" umount "$mount"
-        say "$mount is unmounted; all of it is on the drives of $store."
+        say "$mount is unmounted; all that was in it is on the drives."
     fi
 }
 
