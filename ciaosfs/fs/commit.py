@@ -140,6 +140,9 @@ class Committer:
             if self.is_clean:
                 self._demand = trio.Event()
                 self._cut_at = trio.current_time()
+                # Who asked between the cut and the end of its sync was covered by it, and nothing has come since.
+                answered, self._round = self._round, _Round()
+                answered.done.set()
                 continue
             await self.commit()
 
