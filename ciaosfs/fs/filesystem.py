@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ciaosfs.base import limits
 from ciaosfs.base.errors import FsError
 from ciaosfs.base.types import Buffer, Space
+from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import attributes, namespace, xattrs
 from ciaosfs.fs.attributes import SetAttributes
 from ciaosfs.fs.commit import CommitStatus, Committer
@@ -25,9 +26,10 @@ from ciaosfs.fs.gate import Gate
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
+from ciaosfs.meta import reports
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
-from ciaosfs.stripe.store import ChunkStore, DriveStatus
+from ciaosfs.stripe.store import ChunkStore, DriveState, DriveStatus
 
 COMMIT_CHECK_OPERATIONS = 256
 """Changes between two looks at the size of the open transaction."""
@@ -60,7 +62,10 @@ class FileSystem:
         reader: Reader,
         reclaimer: Reclaimer,
         committer: Committer,
-        reports: Sequence[str] = (),
+        workers: Workers,
+        recovery_reports: Sequence[str] = (),
+        *,
+        compress: bool = True,
     ) -> None:
         self._meta = meta
         self._chunks = chunks
@@ -70,7 +75,9 @@ class FileSystem:
         self._reader = reader
         self._reclaimer = reclaimer
         self._committer = committer
-        self._reports = tuple(reports)
+        self._workers = workers
+        self._reports = tuple(recovery_reports)
+        self._compress = compress
         self._operations = 0
 
     def prepare(self) -> None:
@@ -190,7 +197,7 @@ class FileSystem:
 
     def _open(self, inode: Inode, flags: int) -> int:
         number, handle = self._files.open(inode.ino, flags)
-        handle.file.compress = not inode.flags & FLAG_COMPRESS_NONE
+        handle.file.compress = self._compress and not inode.flags & FLAG_COMPRESS_NONE
         return number
 
     def release(self, fh: int) -> None:
@@ -253,6 +260,18 @@ class FileSystem:
             commit=self._committer.status,
             reports=self._reports,
         )
+
+    async def stripes_by_missing(self) -> dict[int, int]:
+        """How many stripes miss how many shards now; a shard on a drive that is away is missing, too."""
+        absent = [drive.number for drive in self._chunks.drive_statuses() if drive.state is DriveState.ABSENT]
+        if not absent:
+            return self._meta.stripes.count_by_missing()
+
+        def count() -> dict[int, int]:
+            with self._meta.reader() as reader:
+                return reports.stripes_by_missing(reader, absent)
+
+        return await self._workers.run(count)
 
     # Inside
 

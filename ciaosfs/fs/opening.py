@@ -70,7 +70,17 @@ async def open_store(
                 chunks.on_volume = committer.note_volume
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 filesystem = FileSystem(
-                    meta, chunks, files, gate, flusher, reader, reclaimer, committer, recovered.reports
+                    meta,
+                    chunks,
+                    files,
+                    gate,
+                    flusher,
+                    reader,
+                    reclaimer,
+                    committer,
+                    workers,
+                    recovered.reports,
+                    compress=config.compression != "none",
                 )
                 filesystem.prepare()
                 if not recovered.must_supersede or await committer.supersede():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,6 +14,17 @@ _ALL_NAMES: Final = "SELECT parent, name, ino FROM dentries"
 _PARENT: Final = "SELECT parent FROM inodes WHERE ino = ?"
 _NAME: Final = "SELECT name FROM dentries WHERE parent = ? AND ino = ? LIMIT 1"
 _DEPTH_MAX: Final = 8192
+_BY_MISSING: Final = (
+    "SELECT missing, count(*) FROM (SELECT stripes.missing + count(volumes.volume) AS missing FROM stripes"
+    " LEFT JOIN shards ON shards.stripe = stripes.stripe"
+    " LEFT JOIN volumes ON volumes.volume = shards.volume AND volumes.drive IN (SELECT value FROM json_each(?))"
+    " GROUP BY stripes.stripe) GROUP BY missing"
+)
+
+
+def stripes_by_missing(reader: Reader, absent_drives: Iterable[int]) -> dict[int, int]:
+    """How many stripes miss how many shards, those on absent drives included. About a second for a million shards."""
+    return dict(reader.rows(_BY_MISSING, (json.dumps(sorted(absent_drives)),)))
 
 
 def files_of_stripes(reader: Reader, stripe_ids: Iterable[int]) -> set[int]:

@@ -191,6 +191,9 @@ class MemoryFileSystem:
     def forget(self, inodes: Sequence[int]) -> None:
         self.counts["forgotten"] += len(inodes)
 
+    async def stripes_by_missing(self) -> dict[int, int]:
+        return self.status().stripes_by_missing
+
     def status(self) -> FileSystemStatus:
         drive = DriveStatus(0, "/drives/d0", DriveState.ONLINE, TOTAL_BYTES // 2, TOTAL_BYTES, "")
         commit = CommitStatus(7, time.time_ns() - 1_400_000_000, None)

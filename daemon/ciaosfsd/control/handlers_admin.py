@@ -41,6 +41,7 @@ class AdminHandlers:
     async def status(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The state of the store; sizes in bytes, ages and durations in seconds."""
         status = self._fs.status()
+        by_missing = await self._fs.stripes_by_missing()
         commit = status.commit
         return {
             "pid": os.getpid(),
@@ -57,7 +58,7 @@ class AdminHandlers:
             "inodes": status.inodes,
             "open_handles": status.open_handles,
             "dirty_bytes": status.pending_bytes,
-            "stripes_by_missing": {str(missing): n for missing, n in status.stripes_by_missing.items()},
+            "stripes_by_missing": {str(missing): n for missing, n in by_missing.items()},
             "drives": [
                 {
                     "number": drive.number,
