@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import trio
 
 from ciaosfs.base import clock, limits
-from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.errors import CiaosError, NoSpaceError
 from ciaosfs.base.types import VolumeKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.files import Files
@@ -157,6 +157,14 @@ class Committer:
         self._is_forced = True
         await self.commit()
         return not self._is_forced
+
+    async def copy_again(self, record: CommitRecord) -> None:
+        """Write and sync the last commit once more, for more drives to have it. A full store goes on without."""
+        try:
+            await self._chunks.append_commit(record.sequence, encode_commit(record))
+            await self._chunks.sync()
+        except NoSpaceError as error:
+            log.warning("commit %d stays on fewer drives than it should: %s", record.sequence, error)
 
     async def commit(self) -> None:
         """One commit, steps 1 to 5. Errors go to the waiters and into `status`, not to the caller.

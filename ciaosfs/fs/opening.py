@@ -82,6 +82,8 @@ async def open_store(
                     recovered.reports,
                     compress=config.compression != "none",
                 )
+                if recovered.to_copy is not None:
+                    await committer.copy_again(recovered.to_copy)
                 filesystem.prepare()
                 if not recovered.must_supersede or await committer.supersede():
                     await workers.run(_note_boot, boot)

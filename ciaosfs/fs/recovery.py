@@ -46,6 +46,8 @@ class Recovered:
 
     `epoch` and `stripe_id` are the highest found in the log, also in commits that do not count: they must not be
     used again. `must_supersede`: a commit that does not count is on the drives, or may be on a drive that is away.
+    `to_copy` is the newest commit when fewer drives have it than should: the crash came while its needles were written.
+    Whatever is built upon it would be lost with them, so it is to be written again and synced first.
     """
 
     meta: Metadata
@@ -53,13 +55,15 @@ class Recovered:
     epoch: int
     stripe_id: int
     must_supersede: bool
+    to_copy: CommitRecord | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """What the drives' log says from some moment on: all records found, and those that lead to the tip."""
+    """What the drives' log says from some moment on: all records found with the drives that have a whole copy, and
+    those records that lead to the tip."""
 
-    records: list[CommitRecord]
+    records: dict[CommitRecord, set[int]]
     chain: list[CommitRecord]
 
 
@@ -101,6 +105,7 @@ async def recover(
         epoch=max((record.epoch for record in found.records), default=0),
         stripe_id=0 if newest is None else max(stripes_brought(newest.changeset), default=0),
         must_supersede=went_back or dropped or (not is_same_boot and bool(_absent(chunks))),
+        to_copy=None if newest is None or dropped or _has_copies(chunks, found.records[newest]) else newest,
     )
 
 
@@ -151,12 +156,12 @@ async def _read_log(meta: Metadata, chunks: ChunkStore, workers: Workers) -> _Lo
     """The commits from the database's moment on, its own included; None when it is not on the way to the tip."""
     state = meta.state.load()
 
-    def scan() -> list[CommitRecord]:
-        found: dict[CommitRecord, None] = {}  # each commit comes once per drive that has it
+    def scan() -> dict[CommitRecord, set[int]]:
+        found: dict[CommitRecord, set[int]] = {}
         for entry in chunks.scan_log(state.log_volume_min, state.sequence):
             if entry.kind is NeedleKind.COMMIT:
-                found.setdefault(decode_commit(entry.payload()))
-        return list(found)
+                found.setdefault(decode_commit(entry.payload()), set()).add(entry.drive_number)
+        return found
 
     records = await workers.run(scan)
     chain = choose_chain(records, state)
@@ -203,6 +208,12 @@ async def _is_whole(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) ->
             )
         return False
     return True
+
+
+def _has_copies(chunks: ChunkStore, drives: set[int]) -> bool:
+    """Whether a commit lies on as many drives as it should, or on all that are there."""
+    there = sum(drive.state is not DriveState.ABSENT for drive in chunks.drive_statuses())
+    return len(drives) >= min(chunks.commit_copies, there)
 
 
 def _absent(chunks: ChunkStore) -> set[int]:

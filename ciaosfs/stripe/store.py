@@ -73,6 +73,8 @@ class ChunkStore:
         workers: Workers,
     ) -> None:
         assert store_id == drives.store_id
+        self.commit_copies = parity_count + 1
+        """On how many drives a commit is written when all are there."""
         self.on_damage: OnDamage = lambda stripe_id, shard_index, reason: None
         self.on_volume: OnVolume = lambda volume_id, number, kind, state: None
         self._drives = drives

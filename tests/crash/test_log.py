@@ -81,6 +81,33 @@ async def test_needle_on_one_drive_only_counts(
     assert complaints(killed.database) == []
 
 
+@pytest.mark.parametrize("rebooted", [False, True])
+@pytest.mark.parametrize("database", ["behind", "at the commit", "gone"])
+@trio_test
+async def test_what_is_built_on_a_needle_on_one_drive_survives_the_loss_of_that_drive(
+    tmp_path: Path, rebooted: bool, database: str
+) -> None:
+    """Killed while the copies were written: the commit counts, and later ones stand on it. Found by a model run."""
+    killed, before = await two_commits(tmp_path)
+    only, *others = last_commit(killed)
+    for copy in others:
+        truncate_before(copy)
+    if database == "gone":
+        killed.lose_database()
+    elif database == "behind":
+        killed.replace_database(before)
+    if rebooted:
+        killed.reboot()
+    async with killed.open() as filesystem:
+        await put(filesystem, b"next", b"next")
+        await filesystem.sync()
+        left = killed.copy(tmp_path / "left")
+    left.hide(only.drive)
+    left.lose_database()
+    assert await files_of(left) == {**TWO, b"next": b"next"}
+    assert complaints(left.database) == []
+
+
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("database", ["behind", "ahead", "gone"])
 @trio_test
