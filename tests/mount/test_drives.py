@@ -53,6 +53,12 @@ def degraded(store: MountedStore) -> int:
     return sum(count for missing, count in store.status()["stripes_by_missing"].items() if int(missing) > 0)
 
 
+def available(store: MountedStore) -> int:
+    """Bytes that statvfs says can be written."""
+    status = os.statvfs(store.path)
+    return status.f_bavail * status.f_frsize
+
+
 def take_away(drive: Path) -> None:
     drive.rename(drive.with_name(drive.name + ".away"))
 
@@ -291,12 +297,8 @@ def test_a_full_drive_is_enospc_and_nothing_is_lost(tmp_path: Path, seed: int) -
             path.unlink()
             del kept[path]
         store.sync()
-
-        def has_room() -> bool:
-            status = os.statvfs(store.path)
-            return status.f_bavail * status.f_frsize > len(paths) // 4 << 20
-
-        wait_until(has_room, "the space of deleted files does not come back")
+        room = len(paths) // 4 << 20
+        wait_until(lambda: available(store) > room, "the space of deleted files does not come back")
         more = write_until_full(store.path / "dir", 1 << 20, dice)
         assert len(more) > len(paths) // 4
         store.remount()
@@ -321,4 +323,26 @@ def test_a_store_on_one_small_full_disk_stays_usable(tmp_path: Path, seed: int) 
         store.remount()
         for path, data in kept.items():
             assert path.read_bytes() == data
+        wait_until(lambda: available(store) > 20 << 20, "the space of deleted files does not come back")
         (store.path / "again").write_bytes(dice.randbytes(1 << 20))
+
+
+@pytest.mark.root
+def test_statvfs_tells_the_truth(tmp_path: Path) -> None:
+    """On a disk that nobody else uses: what is written disappears from it, coded, and comes back when deleted."""
+    with small_disk(tmp_path / "disk", 400), MountedStore(tmp_path / "disk" / "ciaosfs") as store:
+        size = 64 << 20
+        before = available(store)
+        disk = os.statvfs(tmp_path / "disk")
+        assert before <= disk.f_bavail * disk.f_frsize * 4 // 6, "more than fits with two shards of parity"
+        with (store.path / "big").open("wb") as file:
+            file.write(os.urandom(size))
+            os.fsync(file.fileno())
+        wait_until(lambda: available(store) < before - size * 9 // 10, "what was written is not seen")
+        (store.path / "big").unlink()
+        store.sync()
+        wait_until(lambda: available(store) > before - size // 4, "what was deleted is not seen")
+        status = os.statvfs(store.path)
+        assert status.f_namemax == 255
+        assert 0 < status.f_bavail <= status.f_bfree <= status.f_blocks
+        assert status.f_ffree <= status.f_files

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.caller import renameat2
-from tests.support.mount import MountedStore, drop_caches, wait_until
+from tests.support.mount import MountedStore, drop_caches
 
 LONG_AGO_NS = 1_000_000_000 * 10**6
 NOBODY = 65534
@@ -193,27 +193,6 @@ def test_a_shrunk_file_grows_again_with_zeros(shared_mount: MountedStore, workdi
     os.truncate(path, 200_000)
     drop_caches(shared_mount.path)
     assert path.read_bytes() == b"\xff" * 5000 + bytes(195_000)
-
-
-def test_statvfs_follows_what_is_written_and_deleted(mounted: MountedStore) -> None:
-    def available() -> int:
-        status = os.statvfs(mounted.path)
-        return status.f_bavail * status.f_frsize
-
-    size = 64 << 20
-    before = available()
-    with (mounted.path / "big").open("wb") as file:
-        file.write(os.urandom(size))
-        os.fsync(file.fileno())
-    # Others use this disk too: look for the order of magnitude, not the byte.
-    wait_until(lambda: available() < before - size // 2, "statvfs does not show what was written")
-    (mounted.path / "big").unlink()
-    mounted.sync()
-    wait_until(lambda: available() > before - size // 2, "statvfs does not show what was deleted")
-    status = os.statvfs(mounted.path)
-    assert status.f_namemax == 255
-    assert 0 < status.f_bavail <= status.f_bfree <= status.f_blocks
-    assert status.f_ffree <= status.f_files
 
 
 def test_flock_and_fcntl_locks_hold_between_processes(workdir: Path) -> None:
