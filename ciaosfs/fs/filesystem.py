@@ -26,6 +26,7 @@ from ciaosfs.fs.gate import Gate
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
+from ciaosfs.fs.room import NAME_BYTES, RoomMaker
 from ciaosfs.meta import reports
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
@@ -62,6 +63,7 @@ class FileSystem:
         reader: Reader,
         reclaimer: Reclaimer,
         committer: Committer,
+        room: RoomMaker,
         workers: Workers,
         recovery_reports: Sequence[str] = (),
         *,
@@ -75,6 +77,7 @@ class FileSystem:
         self._reader = reader
         self._reclaimer = reclaimer
         self._committer = committer
+        self._room = room
         self._workers = workers
         self._reports = tuple(recovery_reports)
         self._compress = compress
@@ -85,6 +88,9 @@ class FileSystem:
         if self._meta.inodes.load(ROOT_INO) is None:
             namespace.create_root(self._meta, Requester(os.getuid(), os.getgid(), os.getpid(), 0o022))
         self._reclaimer.purge_leftovers()
+        # Recovery left a commit that is on the drives: what was dead in it may go, even if nothing ever changes again.
+        self._reclaimer.committed()
+        self._reclaimer.synced()
 
     # Looking
 
@@ -140,8 +146,8 @@ class FileSystem:
         return self._open(inode, flags), inode
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, who: Requester) -> Inode:
+        await self._room.wait_room(NAME_BYTES)
         await self._enter()
-        self._need_space()
         return namespace.create(self._meta, parent, name, mode, who, rdev=rdev)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, who: Requester) -> Inode:
@@ -150,13 +156,13 @@ class FileSystem:
     async def symlink(self, parent: int, name: bytes, target: bytes, who: Requester) -> Inode:
         if len(target) > limits.SYMLINK_BYTES_MAX:
             raise FsError(errno.ENAMETOOLONG)
+        await self._room.wait_room(NAME_BYTES)
         await self._enter()
-        self._need_space()
         return namespace.create(self._meta, parent, name, stat.S_IFLNK | 0o777, who, target=target)
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
+        await self._room.wait_room(NAME_BYTES)
         await self._enter()
-        self._need_space()
         return namespace.link(self._meta, ino, parent, name)
 
     async def unlink(self, parent: int, name: bytes) -> None:
@@ -178,8 +184,8 @@ class FileSystem:
         return attributes.set_attributes(self._meta, self._files, ino, changes, who)
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, who: Requester) -> None:
+        await self._room.wait_room(NAME_BYTES)
         await self._enter()
-        self._need_space()
         xattrs.set_value(self._meta, ino, name, value, who)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
@@ -220,10 +226,10 @@ class FileSystem:
         if offset + length > limits.FILE_BYTES_MAX:
             raise FsError(errno.EFBIG)
         await self._enter()
-        while not self._flusher.has_room(length):
+        while not (self._flusher.has_room(length) and self._room.has_room(length)):
             await self._flusher.wait_room(length)
+            await self._room.wait_room(length)
             await self._gate.wait_open()
-        self._flusher.check_space(length)
         file = handle.file
         size = self._meta.inodes.size(file.ino)
         if size is None:
@@ -285,11 +291,6 @@ class FileSystem:
             and self._meta.changes_pending() > limits.COMMIT_CHANGES_MAX
         ):
             self._committer.demand()
-
-    def _need_space(self) -> None:
-        """New names need room in the log; what a full store still allows is looking, renaming and deleting."""
-        if self._chunks.space().available <= 0:
-            raise FsError(errno.ENOSPC, "The drives are full: delete something or add a drive.")
 
     def _left(self, inode: Inode) -> None:
         if inode.nlink == 0 and inode.ino != ROOT_INO:

@@ -10,14 +10,13 @@ with the next commit.
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterable
 
 import trio
 
 from ciaosfs.base import limits
-from ciaosfs.base.errors import CiaosError, DriveGoneError, FsError, NoSpaceError
+from ciaosfs.base.errors import CiaosError, DriveGoneError, NoSpaceError
 from ciaosfs.base.types import Extent
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.files import File, Files
@@ -68,11 +67,6 @@ class Flusher:
             await self._wait_progress()
             if self._failure is not None and self._flights == 0 and not self.has_room(length):
                 raise self._failure
-
-    def check_space(self, length: int) -> None:
-        """Raise ENOSPC now rather than lose an accepted byte later."""
-        if self._files.pending_bytes + length > self._chunks.space().available:
-            raise FsError(errno.ENOSPC, "The drives are full: delete something or add a drive.")
 
     def wrote(self, file: File) -> None:
         """After a write: account it, and let a full stripe go."""

@@ -15,6 +15,7 @@ from ciaosfs.drive.local import open_drive
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import housekeeping
 from ciaosfs.fs.commit import Committer
+from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.files import Files
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.flush import Flusher
@@ -22,6 +23,7 @@ from ciaosfs.fs.gate import Gate
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.recovery import recover
+from ciaosfs.fs.room import RoomMaker
 from ciaosfs.stripe.store import ChunkStore, DriveSet
 from ciaosfs.volume.driveset import DriveOpener
 
@@ -69,6 +71,7 @@ async def open_store(
                 )
                 chunks.on_volume = committer.note_volume
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
+                compactor = Compactor(meta, chunks, reclaimer, gate, workers)
                 filesystem = FileSystem(
                     meta,
                     chunks,
@@ -78,6 +81,7 @@ async def open_store(
                     reader,
                     reclaimer,
                     committer,
+                    RoomMaker(chunks, files, committer, compactor, reclaimer),
                     workers,
                     recovered.reports,
                     compress=config.compression != "none",
@@ -90,6 +94,7 @@ async def open_store(
                 nursery.start_soon(housekeeping.watch_drives, chunks)
                 nursery.start_soon(housekeeping.purge, reclaimer, gate)
                 nursery.start_soon(reclaimer.discard)
+                nursery.start_soon(compactor.run)
                 nursery.start_soon(committer.run)
                 try:
                     yield filesystem

@@ -39,6 +39,8 @@ class Reclaimer:
         self.stripes_discarded = 0
         self._batch: list[StripeRecord] = []
         self._batch_ready = trio.Event()
+        self._discarded = trio.Event()
+        self._hurry = trio.Event()
 
     @property
     def waiting(self) -> int:
@@ -92,6 +94,13 @@ class Reclaimer:
             self._purging.popleft()
         return bool(self._purging)
 
+    async def purge_all(self) -> None:
+        """Work off the queue without pauses; others run between the slices."""
+        await self._gate.wait_open()
+        while self.step():
+            await trio.lowlevel.checkpoint()
+            await self._gate.wait_open()
+
     def committed(self) -> None:
         """A commit was just written: remember what is dead in it, in the same step. Not while a batch is under way.
 
@@ -107,6 +116,13 @@ class Reclaimer:
         if self._batch:
             self._batch_ready.set()
 
+    async def wait_discarded(self) -> None:
+        """Return when the batch that is ready or under way, if any, has been given back."""
+        if self._batch_ready.is_set():
+            self._hurry.set()
+            await self._discarded.wait()
+            self._hurry = trio.Event()
+
     async def discard(self) -> None:
         """Give dead stripes back, for ever, beside everything else: no fsync waits for it."""
         while True:
@@ -117,7 +133,10 @@ class Reclaimer:
             await self._chunks.discard(self._batch)
             self.stripes_discarded += len(self._batch)
             self._batch_ready = trio.Event()
+            discarded, self._discarded = self._discarded, trio.Event()
+            discarded.set()
             is_full_batch = len(self._batch) == DISCARD_BATCH
             self._batch = []
             if not is_full_batch:
-                await trio.sleep(DISCARD_PAUSE_S)
+                with trio.move_on_after(DISCARD_PAUSE_S):
+                    await self._hurry.wait()

@@ -14,12 +14,31 @@ _ALL_NAMES: Final = "SELECT parent, name, ino FROM dentries"
 _PARENT: Final = "SELECT parent FROM inodes WHERE ino = ?"
 _NAME: Final = "SELECT name FROM dentries WHERE parent = ? AND ino = ? LIMIT 1"
 _DEPTH_MAX: Final = 8192
+_HALF_DEAD: Final = (
+    "SELECT stripe, live_bytes FROM stripes WHERE kind = 1 AND live_bytes > 0 AND live_bytes <= payload_bytes * ?"
+    " ORDER BY CAST(live_bytes AS REAL) / payload_bytes LIMIT 64"
+)
 _BY_MISSING: Final = (
     "SELECT missing, count(*) FROM (SELECT stripes.missing + count(volumes.volume) AS missing FROM stripes"
     " LEFT JOIN shards ON shards.stripe = stripes.stripe"
     " LEFT JOIN volumes ON volumes.volume = shards.volume AND volumes.drive IN (SELECT value FROM json_each(?))"
     " GROUP BY stripes.stripe) GROUP BY missing"
 )
+
+
+def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int) -> list[int]:
+    """Stripes of files with at most this share of their payload live, emptiest first, until so much would be copied.
+
+    Live bytes are bytes of files: of a compressed stripe more must die before it is seen as half dead.
+    """
+    chosen: list[int] = []
+    together = 0
+    for stripe_id, live_bytes in reader.rows(_HALF_DEAD, (live_share_max,)):
+        together += live_bytes
+        if together > live_bytes_max:
+            break
+        chosen.append(stripe_id)
+    return chosen
 
 
 def stripes_by_missing(reader: Reader, absent_drives: Iterable[int]) -> dict[int, int]:

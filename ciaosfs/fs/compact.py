@@ -1,0 +1,154 @@
+"""Space held by half-dead stripes comes back: what is still live in them is copied into a fresh stripe.
+
+A stripe holds bytes of many small files; deleting some of them frees nothing until the last one goes. The compactor
+picks stripes of which little is live, reads just the stored blocks that extents still point to, writes them as
+one new stripe and repoints the extents, in one step of the open transaction. The old stripes are dead with that
+commit and are given back after its sync, as any others. A crash at any moment leaves either the old extents or
+the new ones, and a new stripe that nobody refers to is dead space. Blocks are copied as they are stored,
+compressed or not.
+
+Little is done while there is room; when the drives are nearly full, nearly everything that is gained is worth it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from ciaosfs.base import limits
+from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.types import Buffer, Codec, Extent, StripeRecord
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.meta import reports
+from ciaosfs.meta.counters import Counter
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+"""Between two looks whether there is anything to do."""
+EXTENTS_MAX = 512
+"""Extents moved in one step; repointing one takes about 10 us, so the loop is held for 5 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zeal:
+    """How much garbage is worth the work: the share of all payload that is dead, and of a stripe that is live."""
+
+    dead_share_min: float
+    live_share_max: float
+
+
+RELAXED = Zeal(0.25, 0.5)
+PRESSED = Zeal(0.02, 0.9)
+PRESSED_BELOW = 0.125
+"""Share of the space still available below which the compactor is pressed."""
+
+
+class Compactor:
+    """A background task. `copied_bytes` counts payload written again."""
+
+    def __init__(
+        self, meta: Metadata, chunks: ChunkStore, reclaimer: Reclaimer, gate: Gate, workers: Workers
+    ) -> None:
+        self._meta = meta
+        self._chunks = chunks
+        self._reclaimer = reclaimer
+        self._gate = gate
+        self._workers = workers
+        self.copied_bytes = 0
+
+    async def run(self) -> None:
+        """Look and work, for ever. Trouble with drives is not ours to report: it is tried again later."""
+        while True:
+            await trio.sleep(LOOK_S)
+            try:
+                while await self.step():
+                    await trio.lowlevel.checkpoint()
+            except (CiaosError, OSError) as error:
+                log.info("compaction waits: %s", error)
+
+    async def step(self) -> bool:
+        """Compact a few stripes into one. False when nothing is worth it now, or what there was has been done."""
+        zeal = self._zeal()
+        counters = self._meta.counters.values
+        payload = counters[Counter.PAYLOAD_BYTES]
+        if payload - counters[Counter.ALLOCATED_BYTES] < max(limits.MIB, zeal.dead_share_min * payload):
+            return False
+        candidates = await self._workers.run(self._half_dead, zeal.live_share_max)
+        return bool(candidates) and await self._merge(candidates)
+
+    def _zeal(self) -> Zeal:
+        space = self._chunks.space()
+        return PRESSED if space.available < PRESSED_BELOW * space.total else RELAXED
+
+    def _half_dead(self, live_share_max: float) -> list[int]:
+        with self._meta.reader() as reader:
+            return reports.half_dead_stripes(reader, live_share_max, limits.STRIPE_PAYLOAD_BYTES_MAX)
+
+    async def _merge(self, stripe_ids: list[int]) -> bool:
+        moves: list[tuple[int, Extent]] = []
+        sources: list[StripeRecord] = []
+        for stripe_id in stripe_ids:
+            room = EXTENTS_MAX - len(moves)
+            record = self._meta.stripes.load(stripe_id)
+            found = self._meta.extents.of_stripe(stripe_id, (0, 0), room + 1)
+            if record is None or not found or (len(found) > room and moves):
+                continue
+            moves += found[:room]
+            sources.append(record)
+        if not sources:
+            return False
+        for record in sources:
+            self._reclaimer.pin(record.stripe_id)
+        try:
+            pieces, starts = await self._read({record.stripe_id: record for record in sources}, moves)
+            copy = await self._chunks.write_stripe(pieces)
+        finally:
+            for record in sources:
+                self._reclaimer.unpin(record.stripe_id)
+        await self._gate.wait_open()
+        self._meta.stripes.insert(copy)
+        for ino, extent in moves:
+            self._repoint(ino, extent, copy.stripe_id, starts[_block(extent)])
+        self.copied_bytes += copy.payload_bytes
+        return True
+
+    async def _read(
+        self, records: dict[int, StripeRecord], moves: list[tuple[int, Extent]]
+    ) -> tuple[list[Buffer], dict[tuple[int, int], int]]:
+        """The stored blocks, each once, and where each begins in the new payload."""
+        pieces: list[Buffer] = []
+        starts: dict[tuple[int, int], int] = {}
+        at = 0
+        for _, extent in moves:
+            if _block(extent) in starts:
+                continue
+            record = records[extent.stripe_id]
+            pieces.append(await self._chunks.read(record, extent.stripe_offset, extent.stored_length))
+            starts[_block(extent)] = at
+            at += extent.stored_length
+        return pieces, starts
+
+    def _repoint(self, ino: int, moved: Extent, stripe_id: int, start: int) -> None:
+        """Let what is left of `moved` in the file point to its copy. It may have been cut or replaced meanwhile."""
+        end = moved.offset + moved.length
+        for extent in self._meta.extents.overlapping(ino, moved.offset, end):
+            if extent.stripe_id != moved.stripe_id or extent.codec != moved.codec:
+                continue
+            shift = extent.stripe_offset - moved.stripe_offset
+            is_same_block = shift == 0 if moved.codec != Codec.RAW else 0 <= shift < moved.stored_length
+            if not is_same_block or extent.offset < moved.offset or extent.offset + extent.length > end:
+                continue
+            copied = extent._replace(stripe_id=stripe_id, stripe_offset=start + shift)
+            self._meta.extents.replace(ino, extent.offset, extent.offset + extent.length, [copied])
+
+
+def _block(extent: Extent) -> tuple[int, int]:
+    """What names a stored block: cut pieces of one compressed block share it."""
+    return extent.stripe_id, extent.stripe_offset
