@@ -55,9 +55,14 @@ class Store:
         return self.path / "meta" / "meta.sqlite"
 
     @asynccontextmanager
-    async def open(self, opener: DriveOpener = open_drive) -> AsyncIterator[FileSystem]:
+    async def open(
+        self, opener: DriveOpener = open_drive, workers: Workers | None = None
+    ) -> AsyncIterator[FileSystem]:
         """A running file system; leaving it commits everything."""
-        async with Workers() as workers, open_store(self.config, workers, opener=opener) as filesystem:
+        async with (
+            workers or Workers() as threads,
+            open_store(self.config, threads, opener=opener) as filesystem,
+        ):
             yield filesystem
 
     def copy(self, target: Path) -> Store:

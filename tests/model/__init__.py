@@ -1,0 +1,3 @@
+import pytest
+
+pytest.register_assert_rewrite("tests.model.machine", "tests.model.contents", "tests.model.names")

@@ -1,0 +1,57 @@
+"""Worker threads without threads, and trio without chance: the same seed gives the same run.
+
+`InlineWorkers` makes each call in the loop, after letting other tasks run a few times, so a flight stays under way while
+requests go on. `run_the_same_way` also takes the wall out of the clock: whoever sleeps is woken at once when nobody has
+anything else to do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar, TypeVarTuple
+
+import trio
+import trio.testing
+from trio._core import _run as trio_run
+
+from ciaosfs.drive.workers import Workers
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+TURNS_MAX = 12
+"""How often others may run before a call is made."""
+
+
+class InlineWorkers(Workers):
+    """See the module. `seed` decides how long calls take, in turns of the loop."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._dice = random.Random(seed)
+
+    async def __aenter__(self) -> InlineWorkers:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return
+
+    async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        await trio.lowlevel.checkpoint()
+        for _ in range(self._dice.randrange(TURNS_MAX)):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return function(*args)
+
+
+def run_the_same_way(seed: int, function: Callable[[], Awaitable[T]]) -> T:
+    """As trio.run, but the order of tasks depends on `seed` alone and no time passes."""
+    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    trio_run._r.seed(seed)
+    try:
+        return trio.run(function, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False  # type: ignore[misc]
