@@ -47,7 +47,8 @@ async def write_to(machine: Machine, choice: int, place: Callable[[int], int], d
     for at in range(0, len(data), limits.MIB):
         part = data[at : at + limits.MIB]
         assert await machine.fs.write(fh, offset + at, part) == len(part)
-    machine.model.write(number, offset, data)
+        machine.model.write(number, offset + at, part)
+        machine.note_state()
 
 
 async def write(machine: Machine, step: Step) -> None:

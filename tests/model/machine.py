@@ -4,8 +4,8 @@ A step is a kind and a few numbers drawn beforehand; what they mean is decided w
 then, so every step is legal in every state and a run can be shortened by leaving steps out.
 
 Crashes are real to the store: its directory is copied at that moment, as a kill or a power cut leaves it, and the run goes
-on with the copy. The tree found there must be one of `allowed`: the states that commits have had, from the last sync
-that was answered on. Only the drives of one fixed set, no larger than parity, are ever lost or damaged.
+on with the copy. The tree found there must be one of `allowed`: the states that existed from the last sync that was
+answered on. Only the drives of one fixed set, no larger than parity, are ever lost or damaged.
 """
 
 from __future__ import annotations
@@ -99,7 +99,6 @@ class Machine:
         """Nodes whose content the present step may have changed."""
         self.allowed: list[Tree] = []
         """What a crash now may show."""
-        self.syncing = 0
         self.databases: list[Store] = []
         self.abandoned: Store | None = None
         self.log: list[str] = []
@@ -153,11 +152,16 @@ class Machine:
         if leaving is Exit.CRASH:
             return leaving
         self.model.settle(lambda number: times_of(self.fs.getattr(self.real[number])), start, time.time_ns())
-        if self.syncing:
-            self.allowed.append(self.model.tree())
+        self.note_state()
         if leaving is None:
             await self.compare()
         return leaving or Exit.END
+
+    def note_state(self) -> None:
+        """A commit that nobody asked for may be made at any time: a crash may show every state since the last sync."""
+        tree = self.model.tree()
+        if tree != self.allowed[-1]:
+            self.allowed.append(tree)
 
     async def end(self) -> None:
         """With everything closed and synced, nothing is left over: no orphan, no dead stripe, no state in memory."""
@@ -247,11 +251,7 @@ class Machine:
     async def sync_now(self, handle: int | None = None) -> None:
         before, generation = self.model.tree(), self.generation
         self.allowed.append(before)
-        self.syncing += 1
-        try:
-            await (self.fs.sync() if handle is None else self.fs.fsync(handle))
-        finally:
-            self.syncing -= 1
+        await (self.fs.sync() if handle is None else self.fs.fsync(handle))
         at = next((index for index, tree in enumerate(self.allowed) if tree is before), None)
         # None: one that began later was answered first. Another generation: a crash has come in between.
         if at is not None and generation == self.generation:
