@@ -22,6 +22,9 @@ VOLUME_SUPERBLOCK_BYTES = 4 * KIB
 VOLUME_DATA_BYTES_MAX = 1 * GIB
 VOLUME_LOG_BYTES_MAX = 64 * MIB
 NEEDLE_PAYLOAD_BYTES_MAX = 64 * MIB
+WRITE_BEHIND_BYTES = 8 * MIB
+"""How far behind the tail of a data volume pages stay in the page cache. The mount has its own cache of the files, and
+a page that is recycled costs a twentieth of one that is new to a virtual machine: 140 MiB/s written became 400."""
 SHARDS_MAX = 256
 """zfec works in GF(2^8)."""
 COMPRESS_BLOCK_BYTES = 128 * KIB

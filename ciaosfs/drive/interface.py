@@ -69,6 +69,9 @@ class DriveFile(Protocol):
     def advise(self, offset: int, length: int) -> None:
         """Say that the range will be read soon. Starts reading ahead, does not wait for it."""
 
+    def write_behind(self, offset: int, length: int) -> None:
+        """Start writing the range back, and forget of it what is written back already. Says nothing about durability."""
+
     def preallocate(self, length: int) -> None:
         """Reserve room for the first `length` bytes; `size` does not change.
 

@@ -102,6 +102,10 @@ class LocalFile:
     def advise(self, offset: int, length: int) -> None:
         os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
+    def write_behind(self, offset: int, length: int) -> None:
+        # Linux starts writeback of what is dirty in the range, without waiting, and drops what is clean.
+        os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
     def preallocate(self, length: int) -> None:
         if length > 0:
             reserve_room(self._descriptor, 0, length)

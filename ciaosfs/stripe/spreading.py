@@ -15,8 +15,9 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from ciaosfs.base import limits
 from ciaosfs.base.errors import DriveGoneError, NoSpaceError
-from ciaosfs.base.types import Buffer, ShardPlace, StripeKind
+from ciaosfs.base.types import Buffer, ShardPlace, StripeKind, VolumeKind
 from ciaosfs.codec.checksum import block_checksums
 from ciaosfs.codec.needle import FIXED_HEAD_BYTES, NeedleHead, NeedleKind, encode_head
 from ciaosfs.drive.workers import Workers
@@ -299,6 +300,9 @@ def _write(
             if target.reserve_to:
                 reserve_ahead(volume, target.reserve_to)
             write_needle(volume.file, target.offset, encode_head(head), shards[index], shape.shard_bytes)
+            if volume.kind is VolumeKind.DATA:
+                start = max(0, target.offset - limits.WRITE_BEHIND_BYTES)
+                volume.file.write_behind(start, target.offset + head.needle_bytes - start)
         except OSError as error:
             target.error = error
         else:

@@ -133,6 +133,9 @@ class FaultyFile:
     def advise(self, offset: int, length: int) -> None:
         self._inner.advise(offset, length)
 
+    def write_behind(self, offset: int, length: int) -> None:
+        self._inner.write_behind(offset, length)
+
     def preallocate(self, length: int) -> None:
         if self._faults.bytes_left is not None and self._faults.bytes_left < length:
             raise _error(errno.ENOSPC)

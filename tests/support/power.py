@@ -129,6 +129,9 @@ class PoweredFile:
     def advise(self, offset: int, length: int) -> None:
         self._inner.advise(offset, length)
 
+    def write_behind(self, offset: int, length: int) -> None:
+        self._inner.write_behind(offset, length)
+
     def preallocate(self, length: int) -> None:
         self._inner.preallocate(length)
 
