@@ -1,11 +1,11 @@
 """Space held by half-dead stripes comes back: what is still live in them is copied into a fresh stripe.
 
 A stripe holds bytes of many small files; deleting some of them frees nothing until the last one goes. The compactor
-picks stripes of which little is live, reads just the stored blocks that extents still point to, writes them as
-one new stripe and repoints the extents, in one step of the open transaction. The old stripes are dead with that
-commit and are given back after its sync, as any others. A crash at any moment leaves either the old extents or
-the new ones, and a new stripe that nobody refers to is dead space. Blocks are copied as they are stored,
-compressed or not.
+picks stripes of which little is live, reads just what extents still point to, writes it as one new stripe and
+repoints the extents, in one step of the open transaction. The old stripes are dead with that commit and are given
+back after its sync, as any others. A crash at any moment leaves either the old extents or the new ones, and a new
+stripe that nobody refers to is dead space. A compressed block is copied as it is stored, unless less of it is live than
+that takes: then the live bytes are stored raw. So the copy is never larger than what is live, and always a gain.
 
 Little is done while there is room; when the drives are nearly full, nearly everything that is gained is worth it.
 """
@@ -13,6 +13,7 @@ Little is done while there is room; when the drives are nearly full, nearly ever
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 import trio
@@ -22,9 +23,11 @@ from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.types import Buffer, Codec, Extent, StripeRecord
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.payload import unpack
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.meta import reports
-from ciaosfs.meta.counters import Counter
+from ciaosfs.meta.counters import Counter as Count
+from ciaosfs.meta.cutting import cut
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
 
@@ -72,13 +75,15 @@ class Compactor:
                     await trio.lowlevel.checkpoint()
             except (CiaosError, OSError) as error:
                 log.info("compaction waits: %s", error)
+            except Exception:  # our bug: nothing has been repointed, the mount stays up
+                log.exception("compaction failed")
 
     async def step(self) -> bool:
         """Compact a few stripes into one. False when nothing is worth it now, or what there was has been done."""
         zeal = self._zeal()
         counters = self._meta.counters.values
-        payload = counters[Counter.PAYLOAD_BYTES]
-        if payload - counters[Counter.ALLOCATED_BYTES] < max(limits.MIB, zeal.dead_share_min * payload):
+        payload = counters[Count.PAYLOAD_BYTES]
+        if payload - counters[Count.ALLOCATED_BYTES] < max(limits.MIB, zeal.dead_share_min * payload):
             return False
         candidates = await self._workers.run(self._half_dead, zeal.live_share_max)
         return bool(candidates) and await self._merge(candidates)
@@ -107,46 +112,54 @@ class Compactor:
         for record in sources:
             self._reclaimer.pin(record.stripe_id)
         try:
-            pieces, starts = await self._read({record.stripe_id: record for record in sources}, moves)
+            pieces, copies = await self._read({record.stripe_id: record for record in sources}, moves)
             copy = await self._chunks.write_stripe(pieces)
         finally:
             for record in sources:
                 self._reclaimer.unpin(record.stripe_id)
         await self._gate.wait_open()
         self._meta.stripes.insert(copy)
-        for ino, extent in moves:
-            self._repoint(ino, extent, copy.stripe_id, starts[_block(extent)])
+        for (ino, moved), copied in zip(moves, copies, strict=True):
+            self._repoint(ino, moved, copied._replace(stripe_id=copy.stripe_id))
         self.copied_bytes += copy.payload_bytes
         return True
 
     async def _read(
         self, records: dict[int, StripeRecord], moves: list[tuple[int, Extent]]
-    ) -> tuple[list[Buffer], dict[tuple[int, int], int]]:
-        """The stored blocks, each once, and where each begins in the new payload."""
+    ) -> tuple[list[Buffer], list[Extent]]:
+        """The new payload, and for each extent to be moved the one that maps the same bytes of the file into it."""
+        live: Counter[tuple[int, int]] = Counter()
+        for _, extent in moves:
+            live[_block(extent)] += extent.length
         pieces: list[Buffer] = []
+        copies: list[Extent] = []
         starts: dict[tuple[int, int], int] = {}
         at = 0
         for _, extent in moves:
-            if _block(extent) in starts:
+            block = _block(extent)
+            if block in starts:
+                copies.append(extent._replace(stripe_offset=starts[block]))
                 continue
-            record = records[extent.stripe_id]
-            pieces.append(await self._chunks.read(record, extent.stripe_offset, extent.stored_length))
-            starts[_block(extent)] = at
-            at += extent.stored_length
-        return pieces, starts
+            data = await self._chunks.read(records[extent.stripe_id], extent.stripe_offset, extent.stored_length)
+            if extent.codec != Codec.RAW and live[block] <= extent.stored_length:
+                data = await self._workers.run(unpack, data, extent.skip, extent.length)
+                copies.append(Extent(extent.offset, extent.length, 0, at, extent.length, Codec.RAW, 0))
+            else:
+                starts[block] = at
+                copies.append(extent._replace(stripe_offset=at))
+            pieces.append(data)
+            at += len(data)
+        return pieces, copies
 
-    def _repoint(self, ino: int, moved: Extent, stripe_id: int, start: int) -> None:
+    def _repoint(self, ino: int, moved: Extent, copied: Extent) -> None:
         """Let what is left of `moved` in the file point to its copy. It may have been cut or replaced meanwhile."""
         end = moved.offset + moved.length
         for extent in self._meta.extents.overlapping(ino, moved.offset, end):
-            if extent.stripe_id != moved.stripe_id or extent.codec != moved.codec:
-                continue
-            shift = extent.stripe_offset - moved.stripe_offset
-            is_same_block = shift == 0 if moved.codec != Codec.RAW else 0 <= shift < moved.stored_length
-            if not is_same_block or extent.offset < moved.offset or extent.offset + extent.length > end:
-                continue
-            copied = extent._replace(stripe_id=stripe_id, stripe_offset=start + shift)
-            self._meta.extents.replace(ino, extent.offset, extent.offset + extent.length, [copied])
+            if cut(moved, extent.offset, extent.offset + extent.length) != extent:
+                continue  # something else, or more than that: its bytes stay where they are
+            part = cut(copied, extent.offset, extent.offset + extent.length)
+            assert part is not None
+            self._meta.extents.replace(ino, part.offset, part.offset + part.length, [part])
 
 
 def _block(extent: Extent) -> tuple[int, int]:

@@ -1,4 +1,5 @@
-"""From dirty segments to the payload of a stripe: which bytes go in, compressed or not, and where they come to lie.
+"""From dirty segments to the payload of a stripe: which bytes go in, compressed or not, and where they come to lie;
+and back.
 
 Runs in a worker thread (or inline for little data): it sees immutable bytes only.
 """
@@ -9,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ciaosfs.base import limits
+from ciaosfs.base.errors import DamagedError
 from ciaosfs.base.types import Buffer, Codec, Extent
-from ciaosfs.codec.compression import compress_block
+from ciaosfs.codec.compression import compress_block, decompress_bytes
 
 
 @dataclass(slots=True)
@@ -114,3 +116,15 @@ def _add_blocks(load: Load, extents: list[Extent], offset: int, data: Buffer) ->
         _add_raw(load, extents, offset, data)
     elif raw_from < length:
         _add_raw(load, extents, offset + raw_from, view[raw_from:])
+
+
+def unpack(stored: Buffer, start: int, length: int) -> Buffer:
+    """Bytes `[start, start + length)` of a compressed block; DamagedError when it has fewer.
+
+    A block is as long as what was dirty together, up to COMPRESS_BLOCK_BYTES: its extent, which may have been cut
+    since, does not know its whole length.
+    """
+    plain = decompress_bytes(stored, limits.COMPRESS_BLOCK_BYTES)
+    if len(plain) < start + length:
+        raise DamagedError(f"a compressed block has {len(plain)} bytes, its extent needs {start + length}")
+    return memoryview(plain)[start : start + length]

@@ -17,9 +17,9 @@ import trio
 from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError, DamagedError, FsError
 from ciaosfs.base.types import Buffer, Codec, Extent, StripeRecord
-from ciaosfs.codec.compression import decompress_bytes
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.files import Handle
+from ciaosfs.fs.payload import unpack
 from ciaosfs.fs.readplan import Piece, plan_read
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.meta.metadata import Metadata
@@ -148,7 +148,7 @@ class Reader:
         stored = self._chunks.read_nowait(record, extent.stripe_offset, extent.stored_length)
         if stored is None:
             return None
-        return _unpack(stored, extent.skip + start, length)
+        return unpack(stored, extent.skip + start, length)
 
     async def _assemble(self, pieces: Sequence[Piece]) -> Buffer:
         parts: list[Buffer] = [b""] * len(pieces)
@@ -182,7 +182,7 @@ class Reader:
         if extent.codec == Codec.RAW:
             return await self._chunks.read(record, extent.stripe_offset + start, length)
         stored = await self._chunks.read(record, extent.stripe_offset, extent.stored_length)
-        return await self._workers.run(_unpack, stored, extent.skip + start, length)
+        return await self._workers.run(unpack, stored, extent.skip + start, length)
 
     def _read_ahead(self, ino: int, offset: int) -> None:
         """Ask the drives for the stripes a sequential reader will want next, once each."""
@@ -196,18 +196,6 @@ class Reader:
             if len(self._advised) > limits.STRIPE_RECORDS_CACHE_MAX:
                 self._advised.popitem(last=False)
             self._nursery.start_soon(self._workers.run, self._chunks.advise, self.record(extent.stripe_id))
-
-
-def _unpack(stored: Buffer, start: int, length: int) -> Buffer:
-    """Bytes `[start, start + length)` of a compressed block; DamagedError when it has fewer.
-
-    A block is as long as what was dirty together, up to COMPRESS_BLOCK_BYTES: its extent, which may have been cut
-    since, does not know its whole length.
-    """
-    plain = decompress_bytes(stored, limits.COMPRESS_BLOCK_BYTES)
-    if len(plain) < start + length:
-        raise DamagedError(f"a compressed block has {len(plain)} bytes, its extent needs {start + length}")
-    return memoryview(plain)[start : start + length]
 
 
 def _printable(path: bytes | None) -> str:

@@ -102,6 +102,20 @@ async def launch(machine: Machine, step: Step) -> None:
         await trio.lowlevel.checkpoint()
 
 
+async def compact(machine: Machine, step: Step) -> None:
+    """Some stripes are copied into one while the next steps are done, half dead or not."""
+    meta = machine.fs._meta
+    ids = meta.stripes.ids_after(0)
+    chosen: list[int] = []
+    room = limits.STRIPE_PAYLOAD_BYTES_MAX
+    for stripe_id in random.Random(step.a).sample(ids, min(len(ids), 1 + step.b % 6)):
+        room -= meta.stripes.live_bytes(stripe_id) or 0
+        if room >= 0:
+            chosen.append(stripe_id)
+    machine.nursery.start_soon(machine.fs._room._compactor._merge, chosen)
+    await trio.lowlevel.checkpoint()
+
+
 async def rest(machine: Machine, step: Step) -> None:
     await trio.sleep([0, 0.001, 0.008, 0.02][step.a % 4])
 
@@ -127,5 +141,6 @@ STEPS: Steps = {
     "rewrite": (4, rewrite),
     "read": (5, read),
     "launch": (4, launch),
+    "compact": (4, compact),
     "rest": (4, rest),
 }
