@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 INLINE_DECOMPRESS_BYTES_MAX = limits.COMPRESS_BLOCK_BYTES
 """One compressed block takes about 0.1 ms; more goes to a thread."""
 READAHEAD_STRIPES = 2
+SMALL_BYTES_MAX = 128 * limits.KIB
+"""An extent up to this size that is read whole is taken for a small file, whose neighbours are worth reading too."""
 
 
 class Reader:
@@ -179,9 +181,13 @@ class Reader:
 
     async def _stored(self, extent: Extent, start: int, length: int) -> Buffer:
         record = self.record(extent.stripe_id)
+        is_small = length == extent.length <= SMALL_BYTES_MAX
         if extent.codec == Codec.RAW:
-            return await self._chunks.read(record, extent.stripe_offset + start, length)
-        stored = await self._chunks.read(record, extent.stripe_offset, extent.stored_length)
+            start += extent.stripe_offset
+            return await self._chunks.read(record, start, length, with_neighbours=is_small)
+        stored = await self._chunks.read(
+            record, extent.stripe_offset, extent.stored_length, with_neighbours=is_small
+        )
         return await self._workers.run(unpack, stored, extent.skip + start, length)
 
     def _read_ahead(self, ino: int, offset: int) -> None:

@@ -37,6 +37,9 @@ from ciaosfs.volume.reader import read_head, read_range, read_range_nowait
 
 log = logging.getLogger(__name__)
 
+NEIGHBOURS_BYTES = 256 * limits.KIB
+"""Read around a small file: those that were written together are often read together, and share a stripe. Little enough
+not to drown a reader who takes one file here and one there out of millions."""
 DECODE_INLINE_BYTES_MAX = 64 * limits.KIB
 """Decoding a range of a shard this long takes less time than a thread hop."""
 REPORTS_MAX = 1024
@@ -121,12 +124,14 @@ class StripeReader:
 
     # In worker threads, from the drives
 
-    async def read(self, stripe: StripeRecord, offset: int, length: int) -> Buffer:
+    async def read(
+        self, stripe: StripeRecord, offset: int, length: int, *, with_neighbours: bool = False
+    ) -> Buffer:
         """See ChunkStore.read."""
         ranges = plan_read(stripe, offset, length)
         self._reads += 1
         if len(ranges) == 1:
-            data = await self._read_range(stripe, ranges[0])
+            data = await self._read_range(stripe, ranges[0], with_neighbours=with_neighbours)
         else:
             data = b"".join(await self._read_ranges(stripe, ranges))
         self._files.trim()
@@ -160,14 +165,18 @@ class StripeReader:
             raise errors[min(errors)]
         return parts
 
-    async def _read_range(self, stripe: StripeRecord, wanted: ShardRange) -> Buffer:
+    async def _read_range(
+        self, stripe: StripeRecord, wanted: ShardRange, *, with_neighbours: bool = False
+    ) -> Buffer:
         """One range of one data shard, decoded from others if need be."""
         place = place_of(stripe, wanted.shard_index)
         is_damaged = True
         if place is not None and self._files.get(place.volume_id) is not None:
             # A deadline for slow drives belongs here: after it the range is decoded from others.
             try:
-                return await self._workers.run(self._fetch, stripe, place, wanted.start, wanted.length)
+                return await self._workers.run(
+                    self._fetch, stripe, place, wanted.start, wanted.length, with_neighbours
+                )
             except (ShardDamagedError, StoreError, DriveGoneError, OSError) as error:
                 is_damaged = self._report(stripe, place, error)
         elif place is not None:
@@ -175,18 +184,17 @@ class StripeReader:
         self._reads_degraded += 1
         return await self._decode(stripe, wanted, 0 if is_damaged else 1)
 
-    def _fetch(self, stripe: StripeRecord, place: ShardPlace, start: int, length: int) -> memoryview:
-        """Blocking. A verified range of one shard.
-
-        The first touch of a needle asks the drive for all of it: the small files that share a stripe then
-        come in with one read of the disk.
-        """
+    def _fetch(
+        self, stripe: StripeRecord, place: ShardPlace, start: int, length: int, with_neighbours: bool = False
+    ) -> memoryview:
+        """Blocking. A verified range of one shard; `with_neighbours` starts reading what lies around it."""
         with self._files.reading(place.volume_id) as (volume, file):
             known = self._heads.get(place)
             if known is None or known.volume is not volume or known.head.stripe_id != stripe.stripe_id:
-                if stripe.shard_bytes > limits.CHECK_BLOCK_BYTES:
-                    file.advise(place.offset, needle_bytes_for(stripe.shard_bytes))
                 known = self._known_shard(stripe, place, volume, file)
+            if with_neighbours:
+                window = (known.payload_at + start) // NEIGHBOURS_BYTES * NEIGHBOURS_BYTES
+                file.advise(window, NEIGHBOURS_BYTES)
             return read_range(file, known.head, start, length)
 
     def _known_shard(

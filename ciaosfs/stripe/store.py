@@ -144,13 +144,16 @@ class ChunkStore:
         """
         return self._reader.read_nowait(stripe, offset, length)
 
-    async def read(self, stripe: StripeRecord, offset: int, length: int) -> Buffer:
+    async def read(
+        self, stripe: StripeRecord, offset: int, length: int, *, with_neighbours: bool = False
+    ) -> Buffer:
         """Payload bytes `[offset, offset + length)`, verified, decoded from other shards if need be.
 
         The range must lie in the payload. Raises StripeLostError when more shards are damaged than parity
-        replaces, DriveGoneError when they may be whole but their drives are absent or fail.
+        replaces, DriveGoneError when they may be whole but their drives are absent or fail. `with_neighbours`: what
+        lies around the range will probably be read soon, too.
         """
-        return await self._reader.read(stripe, offset, length)
+        return await self._reader.read(stripe, offset, length, with_neighbours=with_neighbours)
 
     async def is_readable(self, stripe: StripeRecord) -> bool:
         """Whether the whole payload can be read and verified now. Reads all of it."""
