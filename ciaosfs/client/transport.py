@@ -45,7 +45,12 @@ def make_runtime_directory() -> None:
     """Make the directory for sockets. Raises DaemonError when another user could have put something there."""
     directory = runtime_directory()
     try:
-        directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            pass
+        else:  # not mkdir's mode, which the umask would cut: other users are to reach the socket and be refused there
+            directory.chmod(0o755 if os.geteuid() == 0 else 0o700)
         found = directory.lstat()
     except OSError as error:
         raise DaemonError(f"{directory} cannot be made: {error.strerror}.") from error

@@ -89,6 +89,9 @@ async def open_store(
                 if recovered.to_copy is not None:
                     await committer.copy_again(recovered.to_copy)
                 filesystem.prepare()
+                if recovered.torn_stripes:
+                    await _heal(recovered.torn_stripes, compactor, committer)
+                chunks.on_damage = compactor.note_damage
                 if not recovered.must_supersede or await committer.supersede():
                     await workers.run(_note_boot, boot)
                 nursery.start_soon(housekeeping.watch_drives, chunks)
@@ -106,6 +109,13 @@ async def open_store(
                             nursery.cancel_scope.cancel()
         finally:
             await workers.run(meta.close)
+
+
+async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committer) -> None:
+    """Write torn stripes anew: the next fsync promises that they survive the loss of any m drives."""
+    healed = [await compactor.rewrite(stripe_id) for stripe_id in stripe_ids]
+    await committer.commit()
+    log.warning("%d of %d stripes torn by a power cut were written anew", sum(healed), len(healed))
 
 
 def _highest_volume(drives: DriveSet) -> int:

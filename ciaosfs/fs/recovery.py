@@ -48,6 +48,7 @@ class Recovered:
     used again. `must_supersede`: a commit that does not count is on the drives, or may be on a drive that is away.
     `to_copy` is the newest commit when fewer drives have it than should: the crash came while its needles were written.
     Whatever is built upon it would be lost with them, so it is to be written again and synced first.
+    `torn_stripes`: can be read, but with less parity than was promised: to be written anew before anything is.
     """
 
     meta: Metadata
@@ -55,6 +56,7 @@ class Recovered:
     epoch: int
     stripe_id: int
     must_supersede: bool
+    torn_stripes: list[int]
     to_copy: CommitRecord | None
 
 
@@ -105,6 +107,7 @@ async def recover(
         epoch=max((record.epoch for record in found.records), default=0),
         stripe_id=0 if newest is None else max(stripes_brought(newest.changeset), default=0),
         must_supersede=went_back or dropped or (not is_same_boot and bool(_absent(chunks))),
+        torn_stripes=[] if newest is None or dropped or is_same_boot else await _torn(meta, chunks, newest),
         to_copy=None if newest is None or dropped or _has_copies(chunks, found.records[newest]) else newest,
     )
 
@@ -208,6 +211,16 @@ async def _is_whole(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) ->
             )
         return False
     return True
+
+
+async def _torn(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) -> list[int]:
+    """Stripes of the newest commit that can be read but lack whole shards: a power cut came before all were written."""
+    torn = []
+    for stripe_id in stripes_brought(newest.changeset):
+        stripe = meta.stripes.load(stripe_id)
+        if stripe is not None and meta.stripes.live_bytes(stripe_id) and await chunks.damaged_shards(stripe):
+            torn.append(stripe_id)
+    return torn
 
 
 def _has_copies(chunks: ChunkStore, drives: set[int]) -> bool:

@@ -147,6 +147,21 @@ class StripeReader:
             self._files.trim()
         return True
 
+    async def damaged_shards(self, stripe: StripeRecord) -> list[int]:
+        """See ChunkStore.damaged_shards."""
+        damaged = []
+        for place in stripe.places:
+            if self._files.get(place.volume_id) is None:
+                continue
+            try:
+                await self._workers.run(self._fetch, stripe, place, 0, stripe.shard_bytes)
+            except (ShardDamagedError, FileNotFoundError):
+                damaged.append(place.shard_index)
+            except (StoreError, DriveGoneError, OSError) as error:
+                log.info("shard %d of stripe %d: %s", place.shard_index, stripe.stripe_id, error)
+        self._files.trim()
+        return damaged
+
     async def _read_ranges(self, stripe: StripeRecord, ranges: Sequence[ShardRange]) -> list[Buffer]:
         """Several shards at the same time. The first error in the order of the ranges is raised."""
         parts: list[Buffer] = [b""] * len(ranges)

@@ -159,6 +159,10 @@ class ChunkStore:
         """Whether the whole payload can be read and verified now. Reads all of it."""
         return await self._reader.is_readable(stripe)
 
+    async def damaged_shards(self, stripe: StripeRecord) -> list[int]:
+        """The shards on drives that are there, parity too, that are not whole. Reads all of them."""
+        return await self._reader.damaged_shards(stripe)
+
     def advise(self, stripe: StripeRecord) -> None:
         """Ask the drives for the data shards of a stripe that will be read soon, and learn where its blocks
         are.

@@ -5,6 +5,7 @@ It counts when what it references can be read, and is dropped otherwise; one tha
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from pathlib import Path
@@ -18,7 +19,7 @@ from ciaosfs.drive.local import volume_name
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.metadata import Metadata
-from tests.support.builders import WHO, Store, complaints, eventually, files_of, put, remove
+from tests.support.builders import WHO, Store, complaints, eventually, files_of, get, put, remove
 from tests.support.power import Fate, PoweredDrives, copy_database
 
 OLD = b"as of the commit before"
@@ -254,7 +255,9 @@ async def test_what_a_killed_process_left_unsynced_is_synced_before_anything_bui
     async with store.open(power) as filesystem:
         await put(filesystem, b"first", OLD)
         await filesystem.sync()
-        power.is_honest = False  # what follows stays in the page cache, as if the process had died before its sync
+        power.is_honest = (
+            False  # what follows stays in the page cache, as if the process had died before its sync
+        )
         await put(filesystem, b"second", LARGE)
         await filesystem.sync()
     assert sum(power.unsynced().values()) > len(LARGE)
@@ -266,3 +269,40 @@ async def test_what_a_killed_process_left_unsynced_is_synced_before_anything_bui
     if database == "gone":
         left.lose_database()
     assert await files_of(left) == {b"first": OLD, b"second": LARGE, b"third": SMALL}
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["replicated", "coded"])
+@trio_test
+async def test_torn_stripes_that_count_get_their_parity_back(tmp_path: Path, data: bytes) -> None:
+    """Two shards of each stripe of the last commit were torn; after the next opening any two drives may be lost."""
+    killed, before = await in_doubt(tmp_path, data)
+    for record in stripes_after(killed, highest_stripe(before)):
+        zero_shards(killed, record, 2)
+    killed.reboot()
+    expected = {b"file": data, b"beside": SMALL}
+    assert await files_of(killed) == expected
+    for first, second in itertools.combinations(range(6), 2):
+        left = killed.copy(tmp_path / f"without-{first}-{second}")
+        left.hide(first)
+        left.hide(second)
+        assert await files_of(left) == expected, f"without drives {first} and {second}"
+
+
+@trio_test
+async def test_a_stripe_found_damaged_is_written_anew(tmp_path: Path) -> None:
+    store = Store.make(tmp_path / "store")
+    async with store.open() as filesystem:
+        await put(filesystem, b"file", LARGE)
+    zero_shards(store, stripes_after(store, 0)[0], 2)
+    damaged = stripes_after(store, 0)[0].stripe_id
+    async with store.open() as filesystem:
+        assert await get(filesystem, b"file") == LARGE
+        await eventually(lambda: filesystem.status().pending_bytes == 0 and not refers(filesystem, damaged))
+    store.hide(4)
+    store.hide(5)
+    assert await files_of(store) == {b"file": LARGE}
+
+
+def refers(filesystem: FileSystem, stripe_id: int) -> bool:
+    """Whether any extent still lies on the stripe."""
+    return bool(filesystem._meta.extents.of_stripe(stripe_id, (0, 0), 1))
