@@ -72,7 +72,7 @@ def volumes(drive: Path) -> list[Path]:
 
 
 def flip(drive: Path, seed: int, step: int = 1 << 14) -> None:
-    """Change one byte in every *step* bytes of every volume of *drive*; a second time puts them right again."""
+    """Change one byte in every *step* bytes of every volume of *drive*."""
     dice = random.Random(seed)
     for volume in volumes(drive):
         with volume.open("r+b", buffering=0) as file:
@@ -121,16 +121,16 @@ def test_any_two_drives_may_go_while_mounted(filled: MountedStore, seed: int) ->
     assert not differences(expected, read_back(filled))
 
 
-def test_a_flipped_byte_in_any_two_drives_changes_nothing(filled: MountedStore, seed: int) -> None:
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_a_flipped_byte_in_any_two_drives_changes_nothing(filled: MountedStore, seed: int, number: int) -> None:
+    """Every block of two drives is damaged; what is read is right, and is read right again while it is being healed."""
     filled.expect_log(ABSENT)
     expected = read_back(filled)
-    for number in range(6):
-        pair = [filled.drives()[number], filled.drives()[(number + 1 + seed % 5) % 6]]
-        for drive in pair:
-            flip(drive, seed)
-        assert not differences(expected, read_back(filled)), f"drives {[drive.name for drive in pair]}"
-        for drive in pair:
-            flip(drive, seed)
+    pair = [filled.drives()[number], filled.drives()[(number + 1 + seed % 5) % 6]]
+    for drive in pair:
+        flip(drive, seed)
+    assert not differences(expected, read_back(filled)), f"drives {[drive.name for drive in pair]}"
+    filled.remount()
     assert not differences(expected, read_back(filled))
 
 
