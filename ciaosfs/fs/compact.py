@@ -115,16 +115,17 @@ class Compactor:
         payload = counters[Count.PAYLOAD_BYTES]
         if payload - counters[Count.ALLOCATED_BYTES] < max(limits.MIB, zeal.dead_share_min * payload):
             return False
-        candidates = await self._workers.run(self._half_dead, zeal.live_share_max)
+        copied_bytes_max = min(limits.STRIPE_PAYLOAD_BYTES_MAX, self._chunks.space().available)
+        candidates = await self._workers.run(self._half_dead, zeal.live_share_max, copied_bytes_max)
         return bool(candidates) and await self._merge(candidates)
 
     def _zeal(self) -> Zeal:
         space = self._chunks.space()
         return PRESSED if space.available < PRESSED_BELOW * space.total else RELAXED
 
-    def _half_dead(self, live_share_max: float) -> list[int]:
+    def _half_dead(self, live_share_max: float, live_bytes_max: int) -> list[int]:
         with self._meta.reader() as reader:
-            return reports.half_dead_stripes(reader, live_share_max, limits.STRIPE_PAYLOAD_BYTES_MAX)
+            return reports.half_dead_stripes(reader, live_share_max, live_bytes_max)
 
     async def _merge(self, stripe_ids: list[int]) -> bool:
         moves: list[tuple[int, Extent]] = []

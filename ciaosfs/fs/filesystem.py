@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import FsError
@@ -131,7 +131,7 @@ class FileSystem:
         return self._meta.xattrs.names(ino)
 
     def space(self) -> Space:
-        return self._chunks.space()
+        return replace(self._chunks.space(), available=self._room.available)
 
     def inode_count(self) -> int:
         return self._meta.inodes.count()
@@ -257,7 +257,7 @@ class FileSystem:
 
     def status(self) -> FileSystemStatus:
         return FileSystemStatus(
-            space=self._chunks.space(),
+            space=self.space(),
             inodes=self._meta.inodes.count(),
             stripes_by_missing=self._meta.stripes.count_by_missing(),
             drives=tuple(self._chunks.drive_statuses()),

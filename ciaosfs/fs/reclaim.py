@@ -16,6 +16,7 @@ import trio
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.files import File, Files
 from ciaosfs.fs.gate import Gate
+from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
 
@@ -46,6 +47,11 @@ class Reclaimer:
     def waiting(self) -> int:
         """Inodes queued for purging."""
         return len(self._purging)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of files on the drives. Fewer than before: something was deleted and can be given back."""
+        return self._meta.counters.values[Counter.ALLOCATED_BYTES]
 
     def pin(self, stripe_id: int) -> None:
         self._readers[stripe_id] = self._readers.get(stripe_id, 0) + 1

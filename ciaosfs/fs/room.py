@@ -24,10 +24,12 @@ from ciaosfs.stripe.store import ChunkStore
 log = logging.getLogger(__name__)
 
 ROUNDS_MAX = 8
+COMPACTOR_SHARE = 16
+"""On a tiny store the compactor gets this part of it, where a stripe would be more."""
 NAME_BYTES = 4 * limits.KIB
 """Room asked for before a new name, link or attribute is made: generous for its part of a commit."""
 PAUSE_S = 1.0
-"""After a round in vain nobody waits for another one for so long."""
+"""After a round in vain nobody waits for another one for so long, unless something is deleted."""
 
 
 class RoomMaker:
@@ -43,22 +45,42 @@ class RoomMaker:
         self._reclaimer = reclaimer
         self._turn = trio.Lock()
         self._in_vain_until_s = 0.0
+        self._in_vain_at_bytes = 0
+
+    @property
+    def available(self) -> int:
+        """Bytes of payload that writers may take, what is pending included.
+
+        One stripe's worth is left to the compactor: on a store that is full to the brim it could copy nothing, and so
+        give nothing back.
+        """
+        space = self._chunks.space()
+        return max(0, space.available - min(limits.STRIPE_PAYLOAD_BYTES_MAX, space.total // COMPACTOR_SHARE))
 
     def has_room(self, length: int) -> bool:
         """Whether `length` more bytes of payload fit beside what is pending. Cheap."""
-        return self._files.pending_bytes + length <= self._chunks.space().available
+        return self._files.pending_bytes + length <= self.available
 
     async def wait_room(self, length: int) -> None:
         """Return when they fit. ENOSPC when nothing that could be given back is left."""
         if self.has_room(length):
             return
         async with self._turn:
-            if not self.has_room(length) and clock.monotonic_s() >= self._in_vain_until_s:
+            if not self.has_room(length) and self._is_promising():
                 await self._make(length)
                 if not self.has_room(length):
                     self._in_vain_until_s = clock.monotonic_s() + PAUSE_S
+                    self._in_vain_at_bytes = self._reclaimer.allocated_bytes
         if not self.has_room(length):
             raise FsError(errno.ENOSPC, "The drives are full: delete something or add a drive.")
+
+    def _is_promising(self) -> bool:
+        """Whether to try: something was deleted since the last round in vain, or that was long ago."""
+        return (
+            self._reclaimer.waiting > 0
+            or self._reclaimer.allocated_bytes < self._in_vain_at_bytes
+            or clock.monotonic_s() >= self._in_vain_until_s
+        )
 
     async def _make(self, length: int) -> None:
         """Rounds of compacting, committing and discarding, until it fits or a round after the first gains nothing."""

@@ -134,9 +134,11 @@ async def put(filesystem: FileSystem, name: bytes, data: bytes, parent: int = RO
         handle, found = await filesystem.create(parent, name, 0o644, os.O_RDWR, WHO)
     else:
         handle = await filesystem.open(found.ino, os.O_RDWR | os.O_TRUNC, WHO)
-    for at in range(0, len(data), limits.MIB):
-        await filesystem.write(handle, at, data[at : at + limits.MIB])
-    filesystem.release(handle)
+    try:
+        for at in range(0, len(data), limits.MIB):
+            await filesystem.write(handle, at, data[at : at + limits.MIB])
+    finally:
+        filesystem.release(handle)
     return found.ino
 
 
@@ -180,5 +182,5 @@ async def files_of(store: Store) -> dict[bytes, bytes]:
 
 async def files_in(filesystem: FileSystem) -> dict[bytes, bytes]:
     await trio.lowlevel.checkpoint()
-    entries = filesystem.list_directory(ROOT_INO, 0, 10_000)
+    entries = filesystem.list_directory(ROOT_INO, 0, 1_000_000)
     return {name: await content(filesystem, inode.ino) for _, name, inode in entries}
