@@ -142,9 +142,14 @@ class Repository:
 
 
 def tracked_files(root: Path) -> list[Path]:
-    """What git knows or would add, relative to *root*, as far as it is there."""
+    """What git knows or would add, relative to *root*; every source file where there is no repository."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:  # an unpacked archive, or a checkout that belongs to another user
+        places = ("ciaosfs", "daemon", "tests", "tools", "packaging")
+        names = [str(path.relative_to(root)) for place in places for path in (root / place).rglob("*.*")]
+        return sorted(Path(name) for name in names if "__pycache__" not in name and (root / name).is_file())
+    names = done.stdout.split("\0")
     return sorted({Path(name) for name in names if name and (root / name).is_file()})
 
 

@@ -180,7 +180,7 @@ def test_a_virtual_environment_and_an_install_into_it(shared_mount: MountedStore
 
 def test_compileall(shared_mount: MountedStore, workdir: Path, library: Path) -> None:
     run("cp", "-a", library, workdir / "lib")
-    run(sys.executable, "-m", "compileall", "-q", "-j2", workdir / "lib")
+    run(sys.executable, "-m", "compileall", "-q", workdir / "lib")
     compiled = sorted((workdir / "lib").rglob("*.pyc"))
     assert len(compiled) > 200
     before = {path: path.stat().st_mtime_ns for path in compiled}

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -240,7 +241,9 @@ def drop_caches(*paths: Path) -> None:
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         return
     for path in paths:
-        for file in path.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                with file.open("rb") as opened:
-                    os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        for directory, _, names in os.walk(os.fsencode(path)):
+            for name in names:
+                file = os.path.join(directory, name)
+                if stat.S_ISREG(os.lstat(file).st_mode):
+                    with open(file, "rb") as opened:
+                        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

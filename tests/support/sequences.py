@@ -180,7 +180,8 @@ class Sequence:
         return self._bytes(self._dice.randrange(300_000) if luck < 0.97 else 4_500_000)
 
     def _mode(self) -> int:
-        return self._dice.choice((0o755, 0o700, 0o644, 0o600, 0o777, 0o1777, 0o2755, 0o4755, 0o500, 0o000))
+        mode = self._dice.choice((0o755, 0o700, 0o644, 0o600, 0o777, 0o1777, 0o2755, 0o4755, 0o500, 0o000))
+        return mode if self._as_root else mode | 0o700  # or the trees could not be compared
 
     def _time(self) -> int:
         return self._dice.choice((0, 1, 999_999_999, 1_234_567_890_123_456_789, 1_700_000_000_000_000_001))
