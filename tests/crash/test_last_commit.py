@@ -306,3 +306,29 @@ async def test_a_stripe_found_damaged_is_written_anew(tmp_path: Path) -> None:
 def refers(filesystem: FileSystem, stripe_id: int) -> bool:
     """Whether any extent still lies on the stripe."""
     return bool(filesystem._meta.extents.of_stripe(stripe_id, (0, 0), 1))
+
+
+@pytest.mark.parametrize("database", ["behind", "at the commit", "gone"])
+@trio_test
+async def test_shards_that_a_power_cut_tore_are_made_good_before_the_next_fsync_promises_them(
+    tmp_path: Path, database: str
+) -> None:
+    """The commit counts with two shards of a stripe gone; then two drives with good ones are lost."""
+    killed, before = await in_doubt(tmp_path, LARGE)
+    for record in stripes_after(killed, highest_stripe(before)):
+        zero_shards(killed, record, 2)
+    if database == "behind":
+        killed.replace_database(before)
+    elif database == "gone":
+        killed.lose_database()
+    killed.reboot()
+    async with killed.open() as filesystem:
+        await put(filesystem, b"next", b"next")
+        await filesystem.sync()
+        left = killed.copy(tmp_path / "left")
+    for lost in ((0, 1), (2, 3), (4, 5), (0, 5), (1, 3)):
+        copy = left.copy(tmp_path / f"lost{lost}")
+        for number in lost:
+            copy.hide(number)
+        copy.lose_database()
+        assert await files_of(copy) == {b"file": LARGE, b"beside": SMALL, b"next": b"next"}, lost
