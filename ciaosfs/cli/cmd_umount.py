@@ -16,7 +16,7 @@ WAIT_S = 600.0
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(mountpoint: Path | None, as_json: bool) -> None:
     """Unmount the store at MOUNTPOINT (or given by its directory, or the only one that is mounted).

@@ -38,7 +38,8 @@ class MemoryFileSystem:
         self._numbers = itertools.count(2)
         self._handles: dict[int, int] = {}
         self._next_handle = itertools.count(1)
-        self.inodes: dict[int, Inode] = {1: _inode(1, stat.S_IFDIR | 0o755, 0, 0, 0, 1)._replace(nlink=2)}
+        root = _inode(1, stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), 0, 1)
+        self.inodes: dict[int, Inode] = {1: root._replace(nlink=2)}
         self._entries: dict[int, dict[bytes, tuple[int, int]]] = {1: {}}
         self._cookies = itertools.count(16)
         self._data: dict[int, bytearray] = {}
