@@ -64,9 +64,9 @@ async def crash_in_sync(machine: Machine, step: Step, crash: Callable[[], Store]
             allowed.extend(machine.allowed)
             left.append(crash())
 
-    machine.power.before = strike
+    machine.strike = strike
     await machine.sync_now()
-    machine.power.before = lambda what, where: None
+    machine.strike = lambda what, where: None
     if not left:
         left.append(crash())
         allowed = machine.allowed
@@ -100,6 +100,14 @@ async def bring_back(machine: Machine, step: Step) -> None:
         machine.store.bring_back(away[step.a % len(away)])
         if step.b % 3:
             await machine.fs._chunks.refresh_drives()
+
+
+async def fall_ill(machine: Machine, step: Step) -> None:
+    """An unlucky drive answers writes and syncs with errors, until it is well again or the store is opened anew."""
+    if machine.ill:
+        machine.ill.clear()
+    else:
+        machine.ill.add(machine.unlucky[step.a % len(machine.unlucky)])
 
 
 async def destroy(machine: Machine, step: Step) -> None:
@@ -137,4 +145,5 @@ STEPS: Steps = {
     "bring_back": (1.5, bring_back),
     "destroy": (0.1, destroy),
     "damage": (0.7, damage),
+    "fall_ill": (1.5, fall_ill),
 }

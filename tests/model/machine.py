@@ -86,6 +86,10 @@ class Machine:
         self.unlucky = dice.sample(numbers, parity_count)
         """The drives that may be lost or damaged."""
         self.destroyed: set[int] = set()
+        self.ill: set[int] = set()
+        """Drives that answer with errors."""
+        self.strike: Callable[[str, str], None] = lambda what, where: None
+        """Called, in a thread, before each operation on a drive."""
         self.power = PoweredDrives()
         self.fs: FileSystem
         self.nursery: trio.Nursery  # of the steps; tasks in it go on while others are done
@@ -112,6 +116,8 @@ class Machine:
         while True:
             leaving = Exit.END
             self.power = PoweredDrives()
+            self.power.before = self.before
+            self.ill.clear()
             async with self.store.open(self.power, self.make_workers()) as self.fs:
                 await self.arrive(is_first=is_first)
                 is_first = False
@@ -130,6 +136,11 @@ class Machine:
             self.handles.clear()
             self.unforgotten.clear()
         assert complaints(self.store.database) == []
+
+    def before(self, what: str, where: str) -> None:
+        if what != "punch" and int(where.split("/")[0]) in self.ill:
+            raise OSError(errno.EIO, "the drive is ill")
+        self.strike(what, where)
 
     async def arrive(self, *, is_first: bool) -> None:
         """Compare what is found with what may be found, and go on from there."""
