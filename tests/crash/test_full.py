@@ -20,7 +20,7 @@ from tests.support.builders import WHO, Store, complaints, content, files_in, fi
 from tests.support.small_drives import SmallDrives
 
 MIB = 1 << 20
-CAPACITY = 40 * MIB
+CAPACITY = 24 * MIB
 
 
 async def fill(
