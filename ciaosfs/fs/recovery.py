@@ -32,6 +32,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfs.meta.commitlog import CommitRecord, choose_chain, decode_commit
 from ciaosfs.meta.contents import stripes_brought
 from ciaosfs.meta.metadata import Metadata
+from ciaosfs.meta.state import State
 from ciaosfs.stripe.store import ChunkStore, DriveState
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class _Log:
 async def recover(
     database: Path, store_id: bytes, chunks: ChunkStore, workers: Workers, *, is_same_boot: bool
 ) -> Recovered:
-    """Open the database and bring it to the tip of the log. LogDamagedError when no whole chain of commits is left.
+    """Open the database and bring it to the tip of the log.
+
+    LogDamagedError when no whole chain of commits is left, DriveGoneError when one may be on drives that are away.
 
     `is_same_boot` says that the machine has not gone down since the store was last written: then what was
     written can be read, synced or not, and the stripes of the last commit need no reading.
@@ -119,21 +122,26 @@ async def _open_on_chain(
     went_back = False
     meta = _open_existing(database, reports)
     while meta is not None:
-        found = await _read_log(meta, chunks, workers)
+        state = meta.state.load()
+        found = await _read_log(state, chunks, workers)
         if found is not None:
             return meta, found, went_back
-        # Ahead of the drives, or on a branch that was given up: go back commit by commit. More than one step is
-        # rare, since a commit begins only when the one before it is synced.
-        sequence = meta.state.load().sequence
         meta.close()
-        meta = _open_existing(database, reports, drop_newest=True)
+        # Ahead of the drives, or on a branch that was given up: go back commit by commit. A power cut puts it one
+        # step ahead at most, since a commit begins only when the one before it is synced. What is further ahead, or
+        # copied by a checkpoint, was synced: on drives that are away, if any are.
+        meta = None if went_back and _absent(chunks) else _open_existing(database, reports, drop_newest=True)
+        if meta is None and _absent(chunks):
+            raise DriveGoneError(
+                f"The database is at commit {state.sequence}, of which the drives that are there know nothing: "
+                f"connect drive {', '.join(map(str, sorted(_absent(chunks))))} and mount again."
+            )
         if meta is not None:
-            reports.append(f"Commit {sequence} of the database was not on the drives and was dropped.")
+            reports.append(f"Commit {state.sequence} of the database was not on the drives and was dropped.")
             went_back = True
-    meta = Metadata.create_fresh(database, store_id)
-    found = await _read_log(meta, chunks, workers)
+    # Looked at before anything is replaced: a database that is ahead of a log with gaps is better than none.
+    found = await _read_log(State.first(store_id), chunks, workers)
     if found is None:
-        meta.close()
         raise LogDamagedError(
             "The drives hold commits, but not all of them from the beginning: "
             "connect the missing drives and mount again."
@@ -142,7 +150,7 @@ async def _open_on_chain(
         reports.append(
             f"The database was gone or damaged and is rebuilt from the drives: {len(found.chain)} commits."
         )
-    return meta, found, went_back
+    return Metadata.create_fresh(database, store_id), found, went_back
 
 
 def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = False) -> Metadata | None:
@@ -155,9 +163,8 @@ def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = Fa
         return None
 
 
-async def _read_log(meta: Metadata, chunks: ChunkStore, workers: Workers) -> _Log | None:
-    """The commits from the database's moment on, its own included; None when it is not on the way to the tip."""
-    state = meta.state.load()
+async def _read_log(state: State, chunks: ChunkStore, workers: Workers) -> _Log | None:
+    """The commits from a moment on, its own included; None when it is not on the way to the tip."""
 
     def scan() -> dict[CommitRecord, set[int]]:
         found: dict[CommitRecord, set[int]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from trio.testing import trio_test
 
-from ciaosfs.base.errors import LogDamagedError
+from ciaosfs.base.errors import DriveGoneError, LogDamagedError
 from tests.support.builders import Store, complaints, eventually, files_of, put, remove
 from tests.support.needles import Copy, commit_copies, last_commit
 from tests.support.power import copy_database
@@ -293,3 +293,32 @@ async def test_stripes_of_a_forgotten_commit_are_dead_space_and_nothing_else(tmp
             assert filesystem.status().stripes_by_missing.keys() <= {0}
             await put(filesystem, b"next", b"next")
         killed.lose_database()
+
+
+@pytest.mark.parametrize(("data_count", "parity_count"), [(1, 1), (2, 2)])
+@trio_test
+async def test_one_half_of_the_drives_and_then_the_other_is_refused_and_not_a_second_history(
+    tmp_path: Path, data_count: int, parity_count: int
+) -> None:
+    """More is away in all than parity allows; each half alone could be opened, one of them at an old moment."""
+    store = Store.make(tmp_path / "store", data_count, parity_count)
+    one, other = range(parity_count), range(parity_count, 2 * parity_count)
+    async with store.open() as filesystem:
+        await put(filesystem, b"file", ONE[b"file"])
+    for number in one:
+        store.hide(number)
+    async with store.open() as filesystem:
+        for name in (b"a", b"b", b"c"):
+            await put(filesystem, name, TWO[b"file"])
+            await filesystem.sync()
+    for number in other:
+        store.hide(number)
+    for number in one:
+        store.bring_back(number)
+    with pytest.raises(DriveGoneError):
+        await files_of(store)
+    for number in other:
+        store.bring_back(number)
+    expected = {**ONE, b"a": TWO[b"file"], b"b": TWO[b"file"], b"c": TWO[b"file"]}
+    assert await files_of(store) == expected
+    assert complaints(store.database) == []
