@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tools.bench.targets import ciaosfs_command
+from tools.bench.targets import ciaosfs_command, sync_file_system
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCHDOG_S = 240.0
@@ -236,7 +236,8 @@ def detach_leftovers(below: Path) -> None:
 
 def drop_caches(*paths: Path) -> None:
     """Make the kernel ask again: all caches as root, else the pages of the files below *paths*."""
-    os.sync()
+    for path in paths:
+        sync_file_system(path)
     with suppress(PermissionError):
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         return

@@ -6,6 +6,7 @@ a fresh store with its default drives. Everything lies under one base directory:
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -153,14 +154,22 @@ def unmount(mountpoint: Path) -> None:
         subprocess.run([*command, "-l" if os.getuid() == 0 else "-z", str(mountpoint)], check=True)
 
 
-def settle(target: Target) -> None:
-    """Let what earlier phases left behind reach the disk, so that it is not paid for by the next one."""
-    descriptor = os.open(target.directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync_file_system(path: Path) -> None:
+    """syncfs(2) and fsync of the directory *path*: not sync(2), which waits for every mount of the machine."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+        os.fsync(descriptor)  # the call that a FUSE daemon gets to see
     finally:
         os.close(descriptor)
-    os.sync()
+
+
+def settle(target: Target) -> None:
+    """Let what earlier phases left behind reach the disk, so that it is not paid for by the next one."""
+    sync_file_system(target.directory)
+    sync_file_system(target.base)
 
 
 def drop_caches(target: Target) -> str:
