@@ -10,7 +10,7 @@ import trio
 
 from tests.model.machine import Exit, Machine, Step, Steps
 from tests.support.builders import Store
-from tests.support.model_fs import Tree
+from tests.support.model_tree import Tree
 from tests.support.power import Fate, copy_database
 
 

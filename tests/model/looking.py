@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.meta.inodes import ROOT_INO, Inode
 from tests.support.builders import content
-from tests.support.model_fs import Leaf, Tree
+from tests.support.model_tree import Leaf, Tree
 
 
 def times_of(inode: Inode) -> tuple[int, int, int]:

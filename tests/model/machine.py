@@ -30,13 +30,8 @@ from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.meta.inodes import ROOT_INO
 from tests.model.looking import describe, list_directory, read_tree, times_of
 from tests.support.builders import WHO, Store, complaints, content, eventually
-from tests.support.model_fs import (
-    ROOT,
-    ModelError,
-    ModelFs,
-    Tree,
-    from_tree,
-)
+from tests.support.model_fs import ROOT, ModelError, ModelFs
+from tests.support.model_tree import Tree, from_tree, tree_of
 from tests.support.power import PoweredDrives
 
 NAMES = [b"a", b"b", b"c", b"d\xff", b"long" * 63 + b"xyz"]
@@ -129,7 +124,7 @@ class Machine:
             if leaving is Exit.END:
                 break
             if leaving is Exit.REMOUNT:
-                self.allowed = [self.model.tree()]
+                self.allowed = [tree_of(self.model)]
             if self.abandoned is not None:
                 shutil.rmtree(self.abandoned.path)
                 self.abandoned = None
@@ -149,7 +144,7 @@ class Machine:
         found, inodes = await read_tree(self.fs)
         if is_first:
             self.model.settle(lambda number: times_of(self.fs.getattr(ROOT_INO)), 0, time.time_ns())
-            self.allowed = [self.model.tree()]
+            self.allowed = [tree_of(self.model)]
         assert found in self.allowed, describe(found, self.allowed)
         self.allowed = [found]
         self.model, numbers = from_tree(found)
@@ -170,7 +165,7 @@ class Machine:
 
     def note_state(self) -> None:
         """A commit that nobody asked for may be made at any time: a crash may show every state since the last sync."""
-        tree = self.model.tree()
+        tree = tree_of(self.model)
         if tree != self.allowed[-1]:
             self.allowed.append(tree)
 
@@ -260,7 +255,7 @@ class Machine:
         self.model.release(number)
 
     async def sync_now(self, handle: int | None = None) -> None:
-        before, generation = self.model.tree(), self.generation
+        before, generation = tree_of(self.model), self.generation
         self.allowed.append(before)
         await (self.fs.sync() if handle is None else self.fs.fsync(handle))
         at = next((index for index, tree in enumerate(self.allowed) if tree is before), None)

@@ -10,81 +10,13 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import FsError
 from ciaosfs.fs import acl
+from tests.support.model_node import ACLS, COMPRESSION, EXCHANGE, NOREPLACE, NOW, ROOT, ModelError, Node
 
-ROOT = 1
-NOW = -1
-NOREPLACE, EXCHANGE = 1, 2
-COMPRESSION = b"user.ciaos.compression"
-ACLS = (acl.ACCESS, acl.DEFAULT)
-
-
-class ModelError(Exception):
-    """The operation is refused with this errno."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(errno.errorcode[code])
-        self.errno = code
-
-
-@dataclass
-class Node:
-    mode: int
-    uid: int
-    gid: int
-    nlink: int
-    rdev: int = 0
-    atime: int = NOW
-    mtime: int = NOW
-    ctime: int = NOW
-    data: bytearray = field(default_factory=bytearray)
-    target: bytes | None = None
-    entries: dict[bytes, int] = field(default_factory=dict)
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
-    is_raw: bool = False
-    """Compression is off for it, and for what is made in it."""
-    frozen: bytes | None = None
-    """`data` as bytes, if it was asked for since its last change."""
-
-    @property
-    def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-    @property
-    def size(self) -> int:
-        return len(self.target) if self.target is not None else len(self.data)
-
-    @property
-    def content(self) -> bytes:
-        if self.frozen is None:
-            self.frozen = bytes(self.data)
-        return self.frozen
-
-
-class Leaf(NamedTuple):
-    """What can be seen of one inode: `first` is the first path, in order, that leads to it."""
-
-    mode: int
-    uid: int
-    gid: int
-    nlink: int
-    rdev: int
-    size: int
-    atime: int
-    mtime: int
-    ctime: int
-    target: bytes | None
-    xattrs: tuple[tuple[bytes, bytes], ...]
-    content: bytes
-    first: bytes
-
-
-Tree = dict[bytes, Leaf]
+__all__ = ["ACLS", "COMPRESSION", "EXCHANGE", "NOREPLACE", "NOW", "ROOT", "ModelError", "ModelFs", "Node"]
 
 
 class ModelFs:
@@ -93,7 +25,7 @@ class ModelFs:
     def __init__(self, uid: int, gid: int) -> None:
         self.nodes = {ROOT: Node(stat.S_IFDIR | 0o755, uid, gid, 2)}
         self.opened: dict[int, int] = {}
-        self._next = ROOT + 1
+        self.next_number = ROOT + 1
 
     # Names
 
@@ -130,7 +62,7 @@ class ModelFs:
             directory.nlink += 1
             if node.is_raw:
                 node.xattrs[COMPRESSION] = b"none"
-        number, self._next = self._next, self._next + 1
+        number, self.next_number = self.next_number, self.next_number + 1
         self.nodes[number] = node
         directory.entries[name] = number
         directory.mtime = directory.ctime = NOW
@@ -392,33 +324,6 @@ class ModelFs:
                         assert start <= time <= end, f"{name} of node {number} is not from now"
                         setattr(node, name, time)
 
-    def tree(self) -> Tree:
-        """All that can be seen by walking the tree; shares no mutable state with the model."""
-        tree: Tree = {}
-        firsts: dict[int, bytes] = {}
-        for path, number in self.paths():
-            first = firsts.setdefault(number, path)
-            tree[path] = leaf_of(self.nodes[number], first)
-        return tree
-
-
-def leaf_of(node: Node, first: bytes) -> Leaf:
-    return Leaf(
-        node.mode,
-        node.uid,
-        node.gid,
-        node.nlink,
-        node.rdev,
-        node.size,
-        node.atime,
-        node.mtime,
-        node.ctime,
-        node.target,
-        tuple(sorted(node.xattrs.items())),
-        node.content,
-        first,
-    )
-
 
 def check_name(name: bytes) -> None:
     if len(name) > limits.NAME_BYTES_MAX:
@@ -430,34 +335,3 @@ def check_xattr_name(name: bytes) -> None:
         raise ModelError(errno.EOPNOTSUPP)
     if len(name) > limits.XATTR_NAME_BYTES_MAX:
         raise ModelError(errno.ERANGE)
-
-
-def from_tree(tree: Tree) -> tuple[ModelFs, dict[bytes, int]]:
-    """A model that looks like `tree`, and the number of each path: how a run goes on after a crash."""
-    root = tree[b""]
-    model = ModelFs(root.uid, root.gid)
-    numbers: dict[bytes, int] = {b"": ROOT}
-    for path, leaf in sorted(tree.items(), key=lambda item: item[0].count(b"/")):
-        number = numbers.get(leaf.first)
-        if number is None:
-            number, model._next = model._next, model._next + 1
-        numbers[path] = numbers[leaf.first] = number
-        if leaf.first == path or number not in model.nodes:
-            model.nodes[number] = Node(
-                leaf.mode,
-                leaf.uid,
-                leaf.gid,
-                leaf.nlink,
-                leaf.rdev,
-                leaf.atime,
-                leaf.mtime,
-                leaf.ctime,
-                bytearray(leaf.content),
-                leaf.target,
-                xattrs=dict(leaf.xattrs),
-                is_raw=dict(leaf.xattrs).get(COMPRESSION) == b"none",
-            )
-        if path:
-            parent, name = path.rsplit(b"/", 1)
-            model.nodes[numbers[parent]].entries[name] = number
-    return model, numbers
