@@ -237,7 +237,12 @@ def detach_leftovers(below: Path) -> None:
 def drop_caches(*paths: Path) -> None:
     """Make the kernel ask again: all caches as root, else the pages of the files below *paths*."""
     for path in paths:
-        sync_file_system(path)
+        try:
+            sync_file_system(path)
+        except OSError as error:
+            # The kernel tells everybody once that an earlier write found no room; its writer was told, too.
+            if error.errno != errno.ENOSPC:
+                raise
     with suppress(PermissionError):
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
         return
