@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import trio
 
 from ciaosfs.base import limits
+from ciaosfs.base.crashpoints import reach
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.types import Buffer, Codec, Extent, StripeRecord
 from ciaosfs.drive.workers import Workers
@@ -144,7 +145,9 @@ class Compactor:
             self._reclaimer.pin(record.stripe_id)
         try:
             pieces, copies = await self._read({record.stripe_id: record for record in sources}, moves)
+            reach("compact.read")
             copy = await self._chunks.write_stripe(pieces)
+            reach("compact.written")
         finally:
             for record in sources:
                 self._reclaimer.unpin(record.stripe_id)
@@ -152,6 +155,7 @@ class Compactor:
         self._meta.stripes.insert(copy)
         for (ino, moved), copied in zip(moves, copies, strict=True):
             self._repoint(ino, moved, copied._replace(stripe_id=copy.stripe_id))
+        reach("compact.repointed")
         self.copied_bytes += copy.payload_bytes
         return True
 

@@ -93,7 +93,8 @@ def test_random_calls_have_the_same_results(
         drop_caches(shared_mount.path)
 
     succeeded = run_both(workdir, plain, seed + number, CALLS, between)
-    assert sum(succeeded.values()) > CALLS / 4, f"too few calls succeed to test anything: {succeeded}"
+    # Random names seldom exist, so most calls are refused, and the share differs with the seed: 20 to 50 %.
+    assert sum(succeeded.values()) > CALLS / 10 and len(succeeded) > 25, f"too little succeeds: {succeeded}"
 
 
 def test_two_plain_directories_agree(tmp_path: Path, seed: int) -> None:

@@ -1,0 +1,46 @@
+"""Named places in background work where a crash must do no harm; a test crashes at each of them in turn.
+
+`reach` marks a step of a job. It does nothing until a test installs a hook with `hooked`; the hook may raise, and what
+it raises passes through the product like the end of the process would. Every name is in `POINTS` with what has
+happened before it, so that a test can fail when a point was never reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+POINTS: Final[dict[str, str]] = {
+    "compact.read": "what is live in the old stripes was read, nothing is written",
+    "compact.written": "the copy is on the drives, not synced; the extents point to the old stripes",
+    "compact.repointed": "the extents point to the copy, in the open transaction",
+}
+"""Every point, by the job it belongs to, and what is true when it is reached."""
+
+Hook = Callable[[str], None]
+
+
+class _State:
+    """What is called at every point; None nearly always."""
+
+    hook: Hook | None = None
+
+
+def reach(name: str) -> None:
+    """Mark that the step `name` of `POINTS` was reached."""
+    hook = _State.hook
+    if hook is not None:
+        assert name in POINTS, f"{name} is no crash point"
+        hook(name)
+
+
+@contextmanager
+def hooked(hook: Hook) -> Iterator[None]:
+    """Call `hook` at every point while the context lasts. For tests; contexts do not nest."""
+    assert _State.hook is None
+    _State.hook = hook
+    try:
+        yield
+    finally:
+        _State.hook = None
