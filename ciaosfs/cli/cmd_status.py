@@ -15,7 +15,9 @@ from ciaosfs.client.locate import connect, locate
 
 
 @click.command("status")
-@click.argument("path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False)
+@click.argument(
+    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as a JSON line.")
 def command(path: Path | None, as_json: bool) -> None:
     """Show the state of a store: its mount, space, stripes, drives and last commit.

@@ -175,7 +175,9 @@ class Compactor:
             if block in starts:
                 copies.append(extent._replace(stripe_offset=starts[block]))
                 continue
-            data = await self._chunks.read(records[extent.stripe_id], extent.stripe_offset, extent.stored_length)
+            data = await self._chunks.read(
+                records[extent.stripe_id], extent.stripe_offset, extent.stored_length
+            )
             if extent.codec != Codec.RAW and live[block] <= extent.stored_length:
                 data = await self._workers.run(unpack, data, extent.skip, extent.length)
                 copies.append(Extent(extent.offset, extent.length, 0, at, extent.length, Codec.RAW, 0))

@@ -78,7 +78,8 @@ class Flusher:
             ):
                 self._launch([file])
         elif (
-            self._files.pending_bytes >= limits.FLUSH_AHEAD_BYTES and self._flights < limits.INFLIGHT_STRIPES_MAX // 2
+            self._files.pending_bytes >= limits.FLUSH_AHEAD_BYTES
+            and self._flights < limits.INFLIGHT_STRIPES_MAX // 2
         ):
             self._launch(self._files.dirty())
 
@@ -104,7 +105,9 @@ class Flusher:
         """One pass over what is dirty at this moment, so that the cut that follows finds little."""
         goal = self.bytes_flushed + self._files.pending_bytes
         self._failure = None
-        while self.bytes_flushed < goal and self._failure is None and (self._flights or self._files.has_dirty):
+        while (
+            self.bytes_flushed < goal and self._failure is None and (self._flights or self._files.has_dirty)
+        ):
             self.launch_all()
             await self._wait_progress()
 

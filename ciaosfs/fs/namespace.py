@@ -235,7 +235,13 @@ def _changed(meta: Metadata, directory: Inode, now: int, subdirectories: int) ->
 
 
 def _exchange(
-    meta: Metadata, source: Inode, name: bytes, inode: Inode, destination: Inode, new_name: bytes, other: Inode
+    meta: Metadata,
+    source: Inode,
+    name: bytes,
+    inode: Inode,
+    destination: Inode,
+    new_name: bytes,
+    other: Inode,
 ) -> None:
     if inode.ino == other.ino:
         return

@@ -43,13 +43,13 @@ async def open_store(
     """
     drives = await workers.run(DriveSet.open, config.store_id, config.drives, opener)
     ids = IdSource(_highest_volume(drives))
-    async with ChunkStore(drives, config.store_id, config.data_count, config.parity_count, ids, workers) as chunks:
+    async with ChunkStore(
+        drives, config.store_id, config.data_count, config.parity_count, ids, workers
+    ) as chunks:
         boot = config.path / "meta" / "boot-id"
         database = config.path / "meta" / "meta.sqlite"
         await workers.run(_make_directory, database.parent)
-        recovered = await recover(
-            database, config.store_id, chunks, workers, is_same_boot=_same_boot(boot)
-        )
+        recovered = await recover(database, config.store_id, chunks, workers, is_same_boot=_same_boot(boot))
         meta = recovered.meta
         ids.raise_above(max(meta.stripes.highest_id(), meta.volumes.highest_id(), recovered.stripe_id))
         try:

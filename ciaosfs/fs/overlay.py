@@ -173,7 +173,9 @@ class Overlay:
         for segment in self._segments[first:last]:
             self._count(segment, -len(segment.data))
             if segment.offset < start:
-                pieces.append(Segment(segment.offset, _part(segment.data, 0, start - segment.offset), segment.flight))
+                pieces.append(
+                    Segment(segment.offset, _part(segment.data, 0, start - segment.offset), segment.flight)
+                )
             if segment.end > end:
                 kept = _part(segment.data, end - segment.offset, len(segment.data))
                 pieces.append(Segment(end, kept, segment.flight))

@@ -111,7 +111,9 @@ class Reader:
         if record is None:
             record = self._meta.stripes.load(stripe_id)
             if record is None:
-                raise FsError(errno.EIO, f"Stripe {stripe_id} is referenced but not known: run `ciaosfs check`.")
+                raise FsError(
+                    errno.EIO, f"Stripe {stripe_id} is referenced but not known: run `ciaosfs check`."
+                )
             records[stripe_id] = record
             if len(records) > limits.STRIPE_RECORDS_CACHE_MAX:
                 records.popitem(last=False)

@@ -183,7 +183,9 @@ async def _apply(meta: Metadata, chain: Sequence[CommitRecord], workers: Workers
         meta.apply(record.changeset)
         meta.commit()
         await trio.lowlevel.checkpoint()
-        if number % APPLY_CHECKPOINT_COMMITS == 0:  # what is applied is synced on the drives: they were, when opened
+        if (
+            number % APPLY_CHECKPOINT_COMMITS == 0
+        ):  # what is applied is synced on the drives: they were, when opened
             await meta.checkpoint_if_due(workers.run)
 
 

@@ -36,7 +36,12 @@ class RoomMaker:
     """Answers whether the drives have room, after having made some if need be."""
 
     def __init__(
-        self, chunks: ChunkStore, files: Files, committer: Committer, compactor: Compactor, reclaimer: Reclaimer
+        self,
+        chunks: ChunkStore,
+        files: Files,
+        committer: Committer,
+        compactor: Compactor,
+        reclaimer: Reclaimer,
     ) -> None:
         self._chunks = chunks
         self._files = files

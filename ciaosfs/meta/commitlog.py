@@ -126,9 +126,7 @@ def decode_commit(data: Buffer) -> CommitRecord:
     stored = bytes(view[start : start + stored_length])
     if _SUM.unpack_from(view, _HEAD.size)[0] != hash64(head + stored) or len(stored) != stored_length:
         raise LogDamagedError(f"Commit {sequence} fails its checksum.")
-    return CommitRecord(
-        sequence, epoch, parent_id, commit_id, time_ns, stored, length if is_packed else 0
-    )
+    return CommitRecord(sequence, epoch, parent_id, commit_id, time_ns, stored, length if is_packed else 0)
 
 
 def newest(records: Iterable[CommitRecord]) -> CommitRecord | None:

@@ -122,7 +122,9 @@ def test_any_two_drives_may_go_while_mounted(filled: MountedStore, seed: int) ->
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])
-def test_a_flipped_byte_in_any_two_drives_changes_nothing(filled: MountedStore, seed: int, number: int) -> None:
+def test_a_flipped_byte_in_any_two_drives_changes_nothing(
+    filled: MountedStore, seed: int, number: int
+) -> None:
     """Every block of two drives is damaged; what is read is right, and is read right again while it is being healed."""
     filled.expect_log(ABSENT)
     expected = read_back(filled)
