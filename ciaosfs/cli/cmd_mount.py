@@ -16,6 +16,7 @@ from ciaosfs.base import errors, limits
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import CiaosError, DaemonError, MountError
 from ciaosfs.cli import output
+from ciaosfs.client import mounts, storelock
 
 MALLOC_SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(8 * limits.MIB),
@@ -37,7 +38,8 @@ def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool,
     """Mount the store in the directory STORE at MOUNTPOINT; returns when the mount answers.
 
     MOUNTPOINT is an empty directory, by default /mnt/ciaos for root and ~/ciaos for a user (these two are
-    made when they are missing). The daemon logs to STORE/ciaosfsd.log.
+    made when they are missing). What a daemon of STORE that was killed left mounted there is taken away first.
+    The daemon logs to STORE/ciaosfsd.log.
 
     \b
     Example:
@@ -48,6 +50,7 @@ def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool,
         mountpoint = _default_mountpoint()
     options = ["--debug"] if debug else []
     if foreground:
+        _detach_dead(config.path, mountpoint)
         command = [*_daemon_command(config.path, mountpoint), *options, "--foreground"]
         os.execve(command[0], command, _environment())
     start(config.path, mountpoint, options)
@@ -57,6 +60,7 @@ def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool,
 
 def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:
     """Run the daemon in the background; returns when the mount answers. Raises its failure as a CiaosError."""
+    _detach_dead(store, mountpoint)
     reading, writing = os.pipe()
     with open(reading, "rb") as report:
         try:
@@ -84,6 +88,14 @@ def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:
         raise MountError(f"{mountpoint} does not answer: {error.strerror}.") from error
 
 
+def _detach_dead(store: Path, mountpoint: Path) -> None:
+    if storelock.detach_dead_mount(store, mounts.resolve_mountpoint(mountpoint)):
+        output.talk(
+            f"ciaosfs: the daemon of {store} had died, its dead mount at {mountpoint} was taken away: "
+            "mounting its last commit."
+        )
+
+
 def _interpret(line: bytes, child: subprocess.Popen[bytes]) -> None:
     try:
         fields: dict[str, Any] = json.loads(line)
@@ -107,6 +119,8 @@ def _failure(exit_code: int, message: str) -> CiaosError:
 
 def _default_mountpoint() -> Path:
     mountpoint = Path("/mnt/ciaos") if os.geteuid() == 0 else Path.home() / "ciaos"
+    if mounts.mount_at(mounts.resolve_mountpoint(mountpoint)) is not None:
+        return mountpoint  # perhaps dead: then looking at it is an error
     try:
         mountpoint.mkdir(exist_ok=True)
     except OSError as error:

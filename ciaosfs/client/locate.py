@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ciaosfs.base.config import load_config
-from ciaosfs.base.errors import StoreError, UsageError
+from ciaosfs.base.errors import DaemonError, StoreError, UsageError
 from ciaosfs.client import mounts, storelock, transport
 from ciaosfs.client.mounts import Mount
 from ciaosfs.client.transport import Connection
@@ -51,6 +51,10 @@ def connect(store: Path) -> Connection:
     holder, _ = storelock.read_lock(store)
     if holder is not None and holder.socket:
         return Connection(Path(holder.socket))
+    if holder is None and mounts.mount_of_store(store) is not None:
+        raise DaemonError(
+            f"The daemon of {store} has died; the next 'ciaosfs mount {store}' shows its last commit."
+        )
     return Connection(transport.socket_path(load_config(store).store_id))
 
 

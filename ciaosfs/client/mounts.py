@@ -1,6 +1,6 @@
 """The kernel's table of mounts, as far as ciaosfs is concerned: which store is mounted where, and unmounting.
 
-Nothing here touches a mounted file system, which might hang: everything comes from /proc/self/mountinfo.
+What is mounted comes from /proc/self/mountinfo; only `is_dead` asks a mounted file system, which might hang.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ciaosfs.base.errors import MountError
 SUBTYPE = "ciaosfs"
 FSTYPE = f"fuse.{SUBTYPE}"
 MOUNTINFO = Path("/proc/self/mountinfo")
+_UMOUNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _USER_ID = re.compile(rb"\buser_id=(\d+)")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -96,23 +97,40 @@ def unmount(mountpoint: Path) -> None:
     Raises MountError: errno EBUSY when files there are in use, EINVAL when nothing is mounted.
     """
     if os.geteuid() == 0:
-        _unmount_as_root(mountpoint)
+        _unmount_as_root(mountpoint, 0)
     else:
-        _unmount_as_user(mountpoint)
+        _unmount_as_user(mountpoint, "-u")
 
 
-def _unmount_as_root(mountpoint: Path) -> None:
+def detach(mountpoint: Path) -> None:
+    """Take a mount out of the tree whoever still uses it: for one whose daemon is dead. Raises MountError."""
+    if os.geteuid() == 0:
+        _unmount_as_root(mountpoint, _UMOUNT_DETACH)
+    else:
+        _unmount_as_user(mountpoint, "-uz")
+
+
+def is_dead(mountpoint: Path) -> bool:
+    """Whether nobody answers for the FUSE mount at `mountpoint`. Waits as long as a daemon lives and is silent."""
+    try:
+        os.statvfs(mountpoint)  # stat(2) might be answered from the kernel's cache
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _unmount_as_root(mountpoint: Path, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(mountpoint), _UMOUNT_NOFOLLOW) == 0:
+    if libc.umount2(os.fsencode(mountpoint), _UMOUNT_NOFOLLOW | flags) == 0:
         return
     raise _refusal(mountpoint, ctypes.get_errno(), "")
 
 
-def _unmount_as_user(mountpoint: Path) -> None:
+def _unmount_as_user(mountpoint: Path, option: str) -> None:
     program = shutil.which("fusermount3") or shutil.which("fusermount")
     if program is None:
         raise MountError("fusermount3 is needed to unmount as a user: install the package fuse3.")
-    command = [program, "-u", "--", os.fspath(mountpoint)]
+    command = [program, option, "--", os.fspath(mountpoint)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         is_busy = "busy" in done.stderr.lower()

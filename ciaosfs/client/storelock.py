@@ -127,6 +127,30 @@ def read_lock(store: Path) -> tuple[Holder | None, Ending | None]:
         os.close(descriptor)
 
 
+def detach_dead_mount(store: Path, mountpoint: Path) -> bool:
+    """Take away what a daemon of `store` that was killed left mounted at the resolved `mountpoint`.
+
+    False when there is no such thing: nothing is mounted there, or something of somebody else, or the store is
+    held, so that its daemon lives. Raises MountError when the dead mount cannot be taken away.
+    """
+    if not _has_mount_of(store, mountpoint):
+        return False
+    try:
+        with hold(store, 0.0):  # meanwhile no daemon can mount it
+            has_detached = False
+            while _has_mount_of(store, mountpoint) and mounts.is_dead(mountpoint):
+                mounts.detach(mountpoint)
+                has_detached = True
+            return has_detached
+    except StoreBusyError:
+        return False
+
+
+def _has_mount_of(store: Path, mountpoint: Path) -> bool:
+    mount = mounts.mount_at(mountpoint)
+    return mount is not None and mount.store == store
+
+
 def wait_released(store: Path, wait_s: float) -> bool:
     """Block until nobody holds the store; False when that takes longer than `wait_s`."""
     deadline = clock.monotonic_s() + wait_s

@@ -189,8 +189,12 @@ def test_umount_cleans_up_after_a_daemon_that_died(ciaosfs: Ciaosfs, tmp_path: P
     pid = json.loads(ciaosfs("status", path, "--json").out)["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: storelock.read_lock(store)[0] is None, "the lock outlives its holder")
-    hung = ciaosfs("status", path)
-    assert hung.status == 6
+    for command, named in (("status", path), ("status", path / "below"), ("status", store), ("sync", path)):
+        dead = ciaosfs(command, named)
+        assert (dead.status, dead.out) == (6, "")
+        assert dead.err == (
+            f"ciaosfs: The daemon of {store} has died; the next 'ciaosfs mount {store}' shows its last commit.\n"
+        )
     outcome = ciaosfs("umount", path)
     assert outcome.status == 0
     assert "had died" in outcome.err

@@ -101,11 +101,15 @@ class MountedStore:
 
     def kill(self) -> None:
         """kill -9 the daemon and take away the mount it leaves behind."""
+        self.kill_only()
+        detach(self.path)
+
+    def kill_only(self) -> None:
+        """kill -9 the daemon; its dead mount stays."""
         self._stop_watchdog()
         pid = int(self.status()["pid"])
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), f"process {pid} is still there after SIGKILL")
-        detach(self.path)
 
     def abort(self) -> None:
         """Make every request that waits on the mount fail: what is left to do when the daemon hangs."""
