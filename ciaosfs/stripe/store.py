@@ -16,8 +16,10 @@ from ciaosfs.base.types import Buffer, Space, StripeKind, StripeRecord, VolumeKi
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.choosing import Chooser
+from ciaosfs.stripe.damage import DamageReports
 from ciaosfs.stripe.discarding import punch_shards, remove_volume
 from ciaosfs.stripe.durability import Durability, OnDamage
+from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.log import CommitLog, LogEntry
 from ciaosfs.stripe.presence import Presence
 from ciaosfs.stripe.reader import ReaderStatistics, StripeReader
@@ -90,7 +92,9 @@ class ChunkStore:
         self._writer = StripeWriter(
             self._chooser, self._spreader, self._durability, ids, data_count, parity_count
         )
-        self._reader = StripeReader(self._files, workers, self._tell_damage, drives.all_present)
+        self._shards = ShardFetcher(self._files)
+        damage = DamageReports(self._tell_damage, drives.all_present)
+        self._reader = StripeReader(self._shards, workers, damage)
         self._log = CommitLog(
             drives,
             self._files,
@@ -134,7 +138,7 @@ class ChunkStore:
         cancelled, what was written becomes dead space.
         """
         record, written = await self._writer.write(pieces, kind)
-        self._reader.wrote(written)
+        self._shards.wrote(written)
         return record
 
     def read_nowait(self, stripe: StripeRecord, offset: int, length: int) -> Buffer | None:
@@ -169,7 +173,7 @@ class ChunkStore:
 
         For a worker thread; may wait for a drive. Never raises: what is wrong is for the read to find.
         """
-        self._reader.advise(stripe)
+        self._shards.advise(stripe)
 
     async def append_commit(self, sequence: int, payload: Buffer, image_root: bool = False) -> None:
         """Append a commit (or image root) to the log volumes of m+1 drives, or as many as are there.
@@ -196,7 +200,7 @@ class ChunkStore:
         that are absent or fail; doing it again does no harm.
         """
         for record in records:
-            self._reader.forget(record)
+            self._shards.forget(record)
         if await self._workers.run(punch_shards, self._files, records):
             await self._presence.refresh()
 
