@@ -1,14 +1,16 @@
-"""A store's configuration: `ciaosfs.toml` in its directory, written once by mkfs, read by everything else.
+"""A store's configuration: `ciaosfs.toml` in its directory, made by mkfs, read by everything else.
 
 The file is a person's to read and, where a comment says so, to edit. What is not in it has its default
-here. Counts that shape what is already on the drives (data, parity, identities) must not change afterwards.
+here. Counts that shape what is already on the drives (data, parity, identities) must not change afterwards. When drives
+come and go the file is edited by `configedit`.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,25 +20,52 @@ from ciaosfs.base.errors import StoreError, UsageError
 
 CONFIG_NAME = "ciaosfs.toml"
 CONFIG_BYTES_MAX = 256 * limits.KIB
-"""A larger file was not written by us: 256 drives need about 40 KiB."""
+"""A larger file was not written by us: DRIVES_MAX drives need about 60 KiB."""
 STORE_FORMAT_VERSION = 1
 COMPRESSION_POLICIES = ("auto", "zstd", "none")
 
 Value = TypeVar("Value", bound=int | float | str)
 
 
+_LABEL = re.compile(rf"[\w.:/@+-]{{1,{limits.DRIVE_LABEL_CHARACTERS_MAX}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class DriveLabels:
+    """What a drive shares its fate with: those of one host, or one disk, may go at once. Empty: not told."""
+
+    host: str = ""
+    disk: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """The labels that are told, by name."""
+        return {name: value for name, value in (("host", self.host), ("disk", self.disk)) if value}
+
+
+LABEL_NAMES = ("host", "disk")
+
+
 @dataclass(frozen=True, slots=True)
 class DriveConfig:
-    """One drive: its number in the store (0 to n-1), its 16-byte uuid, and the directory it is found at."""
+    """One drive: its number in the store, its 16-byte uuid, the directory it is found at, and its labels.
+
+    Numbers are never given twice; those of removed drives stay free. `replaces` is the number of the drive whose shards
+    this one was added to take over.
+    """
 
     number: int
     uuid: bytes
     path: Path
+    labels: DriveLabels = DriveLabels()
+    replaces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """What `ciaosfs.toml` says. `path` is the store's directory; relative drive paths start there."""
+    """What `ciaosfs.toml` says. `path` is the store's directory; relative drive paths start there.
+
+    `next_drive` is the number that the next drive gets, above all that were ever given.
+    """
 
     path: Path
     store_id: bytes
@@ -45,6 +74,32 @@ class StoreConfig:
     drives: tuple[DriveConfig, ...]
     commit_interval_s: float = limits.COMMIT_INTERVAL_S
     compression: str = "auto"
+    next_drive: int = 0
+
+
+def parse_labels(words: Iterable[str]) -> DriveLabels:
+    """Labels from words like "host=a" and "disk=b". UsageError for other names, odd values, and a name given twice."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in LABEL_NAMES:
+            raise UsageError(f"{word!r} is no label: give host=NAME or disk=NAME.")
+        if name in found:
+            raise UsageError(f"The label {name} is given twice: give it once.")
+        found[name] = value
+    return _labels(found)
+
+
+def _labels(fields: Mapping[str, Any]) -> DriveLabels:
+    for name, value in fields.items():
+        if name not in LABEL_NAMES:
+            raise UsageError(f"a drive has the label {name!r}; there are {' and '.join(LABEL_NAMES)}.")
+        if not isinstance(value, str) or not _LABEL.fullmatch(value):
+            raise UsageError(
+                f"The label {name} is {value!r}: give 1 to {limits.DRIVE_LABEL_CHARACTERS_MAX} letters, digits "
+                "and any of . : / @ + - _"
+            )
+    return DriveLabels(fields.get("host", ""), fields.get("disk", ""))
 
 
 def check_counts(data_count: int, parity_count: int, drive_count: int) -> None:
@@ -53,6 +108,10 @@ def check_counts(data_count: int, parity_count: int, drive_count: int) -> None:
         raise UsageError(f"A stripe needs at least 1 data shard, not {data_count}: give --data 1 or more.")
     if parity_count < 0:
         raise UsageError(f"The number of parity shards cannot be {parity_count}: give --parity 0 or more.")
+    if drive_count > limits.DRIVES_MAX:
+        raise UsageError(
+            f"{drive_count} drives are more than {limits.DRIVES_MAX}, the most a store can have."
+        )
     total = data_count + parity_count
     if total > limits.SHARDS_MAX:
         raise UsageError(
@@ -91,12 +150,13 @@ def load_config(store: Path) -> StoreConfig:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise StoreError(f"{path} is not valid TOML: {error}.") from error
     try:
-        return _interpret(store, fields)
+        return interpret(store, fields)
     except UsageError as error:
         raise StoreError(f"{path}: {error}") from error
 
 
-def _interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
+def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
+    """What the parsed file says. Raises UsageError for the first thing in it that cannot be."""
     version = _take(fields, "format", int)
     if version > STORE_FORMAT_VERSION:
         raise UsageError(
@@ -106,12 +166,13 @@ def _interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
     tables = fields.get("drive")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError("there must be one [[drive]] table for each drive.")
-    drives = tuple(
-        DriveConfig(_take(table, "number", int), _take_uuid(table, "uuid"), store / _take(table, "path", str))
-        for table in tables
-    )
-    if sorted(drive.number for drive in drives) != list(range(len(drives))):
-        raise UsageError("the drives must be numbered 0, 1, 2 and so on, each number once.")
+    drives = tuple(_interpret_drive(store, table) for table in tables)
+    numbers = {drive.number for drive in drives}
+    if len(numbers) != len(drives):
+        raise UsageError("two drives have the same number.")
+    next_drive = max(numbers, default=-1) + 1
+    if _take(fields, "next_drive", int, next_drive) < next_drive:
+        raise UsageError(f"next_drive must be {next_drive} at least: above the number of every drive.")
     if len({drive.uuid for drive in drives}) != len(drives):
         raise UsageError("two drives have the same uuid.")
     data_count, parity_count = _take(fields, "data", int), _take(fields, "parity", int)
@@ -135,6 +196,23 @@ def _interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         drives=tuple(sorted(drives, key=lambda drive: drive.number)),
         commit_interval_s=interval_s,
         compression=compression,
+        next_drive=_take(fields, "next_drive", int, next_drive),
+    )
+
+
+def _interpret_drive(store: Path, table: Mapping[str, Any]) -> DriveConfig:
+    number = _take(table, "number", int)
+    if number < 0:
+        raise UsageError(f"a drive has the number {number}: numbers start at 0.")
+    labels = table.get("labels", {})
+    if not isinstance(labels, dict):
+        raise UsageError(f'the labels of drive {number} must be written like {{host = "a", disk = "b"}}.')
+    return DriveConfig(
+        number=number,
+        uuid=_take_uuid(table, "uuid"),
+        path=store / _take(table, "path", str),
+        labels=_labels(labels),
+        replaces=_take(table, "replaces", int) if "replaces" in table else None,
     )
 
 
@@ -175,16 +253,31 @@ commit_interval_s = {interval:g}
 # The xattr user.ciaos.compression of a directory goes before it.
 compression = "{compression}"
 
+# The number that the next drive gets; numbers are never given twice.
+next_drive = {next_drive}
+
 # The drives. `path` may be edited when a drive is found elsewhere (relative paths start at this file);
-# number and uuid are the drive's own and are checked.
+# `labels` may be edited, too: drives with the same disk or host are taken to fail at once.
+# number and uuid are the drive's own and are checked. 'ciaosfs drive' adds, removes and replaces drives.
 """
 
-_DRIVE_TEMPLATE = """
-[[drive]]
-number = {number}
-uuid = "{uuid}"
-path = {path}
-"""
+
+def format_drive(store: Path, drive: DriveConfig) -> str:
+    """The table of one drive, without blank lines around it. UsageError when TOML cannot hold its path."""
+    path = drive.path.relative_to(store) if drive.path.is_relative_to(store) else drive.path
+    lines = [
+        "[[drive]]",
+        f"number = {drive.number}",
+        f'uuid = "{uuid.UUID(bytes=drive.uuid)}"',
+        f"path = {_quoted(str(path))}",
+    ]
+    labels = drive.labels.fields()
+    if labels:
+        inner = ", ".join(f"{name} = {_quoted(value)}" for name, value in labels.items())
+        lines.append(f"labels = {{{inner}}}")
+    if drive.replaces is not None:
+        lines.append(f"replaces = {drive.replaces}")
+    return "\n".join(lines) + "\n"
 
 
 def format_config(config: StoreConfig) -> str:
@@ -199,16 +292,11 @@ def format_config(config: StoreConfig) -> str:
             interval_min=limits.COMMIT_INTERVAL_S_MIN,
             interval_max=limits.COMMIT_INTERVAL_S_MAX,
             compression=config.compression,
+            next_drive=max(config.next_drive, *(drive.number + 1 for drive in config.drives)),
         )
     ]
-    for drive in config.drives:
-        path = drive.path.relative_to(config.path) if drive.path.is_relative_to(config.path) else drive.path
-        parts.append(
-            _DRIVE_TEMPLATE.format(
-                number=drive.number, uuid=uuid.UUID(bytes=drive.uuid), path=_quoted(str(path))
-            )
-        )
-    return "".join(parts)
+    parts += [format_drive(config.path, drive) for drive in config.drives]
+    return "\n".join(parts)
 
 
 def _quoted(text: str) -> str:

@@ -27,6 +27,9 @@ WRITE_BEHIND_BYTES = 8 * MIB
 a page that is recycled costs a twentieth of one that is new to a virtual machine: 140 MiB/s written became 400."""
 SHARDS_MAX = 256
 """zfec works in GF(2^8)."""
+DRIVES_MAX = 256
+"""Drives of one store: their configuration and their status each fit in one message."""
+DRIVE_LABEL_CHARACTERS_MAX = 64
 COMPRESS_BLOCK_BYTES = 128 * KIB
 COMPRESS_GAIN_MIN = 0.10
 """A block is kept compressed only when it shrinks by at least this share."""
@@ -74,4 +77,5 @@ assert HOT_PAYLOAD_BYTES_MAX < STRIPE_PAYLOAD_BYTES_MAX
 assert NEEDLE_ALIGN_LARGE % NEEDLE_ALIGN == 0 and VOLUME_SUPERBLOCK_BYTES % NEEDLE_ALIGN_LARGE == 0
 assert INFLIGHT_STRIPES_MAX * STRIPE_PAYLOAD_BYTES_MAX <= DIRTY_BYTES_MAX
 assert VOLUME_LOG_BYTES_MAX < VOLUME_DATA_BYTES_MAX
+assert SHARDS_MAX <= DRIVES_MAX
 assert COMMIT_INTERVAL_S_MIN <= COMMIT_INTERVAL_S <= COMMIT_INTERVAL_S_MAX

@@ -47,7 +47,9 @@ def plan_store(
     _check_store(store)
     _check_drives(store, paths)
     configs = tuple(DriveConfig(number, uuid.uuid4().bytes, path) for number, path in enumerate(paths))
-    config = StoreConfig(store, uuid.uuid4().bytes, data_count, parity_count, configs)
+    config = StoreConfig(
+        store, uuid.uuid4().bytes, data_count, parity_count, configs, next_drive=len(configs)
+    )
     format_config(config)
     return config
 

@@ -10,10 +10,12 @@ import pytest
 from ciaosfs.base.config import (
     CONFIG_NAME,
     DriveConfig,
+    DriveLabels,
     StoreConfig,
     check_counts,
     format_config,
     load_config,
+    parse_labels,
 )
 from ciaosfs.base.errors import StoreError, UsageError
 
@@ -22,7 +24,9 @@ def make_config(store: Path) -> StoreConfig:
     drives = tuple(
         DriveConfig(number, bytes([number]) * 16, store / "drives" / f"d{number}") for number in range(6)
     )
-    return StoreConfig(store, b"S" * 16, 4, 2, drives, commit_interval_s=2.5, compression="none")
+    return StoreConfig(
+        store, b"S" * 16, 4, 2, drives, commit_interval_s=2.5, compression="none", next_drive=6
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -31,6 +35,28 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     config = replace(config, drives=(odd, *config.drives[1:]))
     (tmp_path / CONFIG_NAME).write_text(format_config(config))
     assert load_config(tmp_path) == config
+
+
+def test_numbers_may_have_gaps_and_drives_labels(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    labelled = DriveConfig(9, b"\x09" * 16, Path("/mnt/nine"), DriveLabels("node1", "sda"), replaces=4)
+    config = replace(config, drives=(*config.drives[:4], config.drives[5], labelled), next_drive=12)
+    (tmp_path / CONFIG_NAME).write_text(format_config(config))
+    assert load_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [(["shelf=2"], "no label"), (["disk"], "''"), (["disk=a", "disk=b"], "twice"), (["host=a b"], "'a b'")],
+)
+def test_labels_that_cannot_be(words: list[str], complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        parse_labels(words)
+
+
+def test_labels_that_can() -> None:
+    assert parse_labels([]) == DriveLabels()
+    assert parse_labels(["disk=ata-WD_123", "host=node1.lab"]) == DriveLabels("node1.lab", "ata-WD_123")
 
 
 def test_drives_inside_the_store_move_with_it(tmp_path: Path) -> None:
@@ -57,7 +83,12 @@ def test_a_directory_without_a_store_names_mkfs(tmp_path: Path) -> None:
         ("data = 4", "data = true", "no int"),
         ("data = 4", "data = 7", "add drives"),
         ("data = 4", "data = = 4", "not valid TOML"),
-        ("number = 5", "number = 4", "numbered 0, 1, 2"),
+        ("number = 5", "number = 4", "same number"),
+        ("number = 5", "number = -1", "numbers start at 0"),
+        ("number = 5", "number = 6", "next_drive must be 7"),
+        ("number = 5", "number = 5\nlabels = 'sda'", "labels of drive 5"),
+        ("number = 5", "number = 5\nlabels = {shelf = 'a'}", "the label 'shelf'"),
+        ("number = 5", "number = 5\nlabels = {disk = ''}", "label disk is ''"),
         ("05050505-0505-0505-0505-050505050505", "04040404-0404-0404-0404-040404040404", "same uuid"),
         ("05050505-0505-0505-0505-050505050505", "five", "no uuid"),
         ("commit_interval_s = 2.5", "commit_interval_s = 0", "between 0.1 and 300"),
@@ -74,7 +105,13 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, old: str, new: str, comp
 
 @pytest.mark.parametrize(
     ("data_count", "parity_count", "drive_count", "complaint"),
-    [(0, 2, 6, "--data"), (4, -1, 6, "--parity"), (5, 2, 6, "7 drives"), (200, 57, 300, "256")],
+    [
+        (0, 2, 6, "--data"),
+        (4, -1, 6, "--parity"),
+        (5, 2, 6, "7 drives"),
+        (200, 57, 200, "256"),
+        (4, 2, 257, "257 drives"),
+    ],
 )
 def test_counts_that_cannot_be(data_count: int, parity_count: int, drive_count: int, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
