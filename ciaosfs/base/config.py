@@ -75,6 +75,12 @@ class StoreConfig:
     commit_interval_s: float = limits.COMMIT_INTERVAL_S
     compression: str = "auto"
     next_drive: int = 0
+    job_share: float = limits.JOB_SHARE
+    """Share of the time that a background job may keep the drives busy."""
+    scrub_period_days: float = limits.SCRUB_PERIOD_DAYS
+    """Everything stored is read and verified once in so many days; 0: only when asked for."""
+    repair_after_s: float = limits.REPAIR_AFTER_S
+    """A drive that is absent for longer is repaired around."""
 
 
 def parse_labels(words: Iterable[str]) -> DriveLabels:
@@ -177,12 +183,20 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         raise UsageError("two drives have the same uuid.")
     data_count, parity_count = _take(fields, "data", int), _take(fields, "parity", int)
     check_counts(data_count, parity_count, len(drives))
-    interval_s = _take(fields, "commit_interval_s", float, limits.COMMIT_INTERVAL_S)
-    if not limits.COMMIT_INTERVAL_S_MIN <= interval_s <= limits.COMMIT_INTERVAL_S_MAX:
-        raise UsageError(
-            f"commit_interval_s is {interval_s:g} and must lie between {limits.COMMIT_INTERVAL_S_MIN:g} and "
-            f"{limits.COMMIT_INTERVAL_S_MAX:g}."
-        )
+    interval_s = _take_between(
+        fields,
+        "commit_interval_s",
+        limits.COMMIT_INTERVAL_S,
+        limits.COMMIT_INTERVAL_S_MIN,
+        limits.COMMIT_INTERVAL_S_MAX,
+    )
+    job_share = _take_between(fields, "job_share", limits.JOB_SHARE, limits.JOB_SHARE_MIN, 1.0)
+    scrub_period_days = _take_between(
+        fields, "scrub_period_days", limits.SCRUB_PERIOD_DAYS, 0.0, limits.SCRUB_PERIOD_DAYS_MAX
+    )
+    repair_after_s = _take_between(
+        fields, "repair_after_s", limits.REPAIR_AFTER_S, 0.0, limits.REPAIR_AFTER_S_MAX
+    )
     compression = _take(fields, "compression", str, "auto")
     if compression not in COMPRESSION_POLICIES:
         raise UsageError(
@@ -197,6 +211,9 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         commit_interval_s=interval_s,
         compression=compression,
         next_drive=_take(fields, "next_drive", int, next_drive),
+        job_share=job_share,
+        scrub_period_days=scrub_period_days,
+        repair_after_s=repair_after_s,
     )
 
 
@@ -214,6 +231,13 @@ def _interpret_drive(store: Path, table: Mapping[str, Any]) -> DriveConfig:
         labels=_labels(labels),
         replaces=_take(table, "replaces", int) if "replaces" in table else None,
     )
+
+
+def _take_between(fields: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    value = _take(fields, name, float, default)
+    if not low <= value <= high:
+        raise UsageError(f"{name} is {value:g} and must lie between {low:g} and {high:g}.")
+    return value
 
 
 def _take(fields: Mapping[str, Any], name: str, kind: type[Value], default: Value | None = None) -> Value:
@@ -252,6 +276,15 @@ commit_interval_s = {interval:g}
 # "auto" compresses what shrinks, "none" nothing; may be edited.
 # The xattr user.ciaos.compression of a directory goes before it.
 compression = "{compression}"
+
+# Everything stored is read and verified once in so many days; 0: only on 'ciaosfs scrub --now'. May be edited.
+scrub_period_days = {scrub_period:g}
+
+# The share of the time that background jobs (scrub, repair, drain) may keep the drives busy, up to 1; may be edited.
+job_share = {job_share:g}
+
+# What lies on a drive that has been absent for so many seconds is rebuilt on others; may be edited.
+repair_after_s = {repair_after:g}
 
 # The number that the next drive gets; numbers are never given twice.
 next_drive = {next_drive}
@@ -293,6 +326,9 @@ def format_config(config: StoreConfig) -> str:
             interval_max=limits.COMMIT_INTERVAL_S_MAX,
             compression=config.compression,
             next_drive=max(config.next_drive, *(drive.number + 1 for drive in config.drives)),
+            scrub_period=config.scrub_period_days,
+            job_share=config.job_share,
+            repair_after=config.repair_after_s,
         )
     ]
     parts += [format_drive(config.path, drive) for drive in config.drives]

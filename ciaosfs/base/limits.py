@@ -61,6 +61,22 @@ XATTR_NAME_BYTES_MAX = 255
 XATTR_VALUE_BYTES_MAX = 64 * KIB
 FILE_BYTES_MAX = 1 << 62
 
+# Jobs
+JOB_SHARE = 0.25
+"""Of the time, by default, that a job keeps the drives busy: requests hardly notice it."""
+JOB_SHARE_MIN = 0.001
+JOBS_RUNNING_MAX = 4
+JOBS_UNFINISHED_MAX = 64
+JOBS_FINISHED_MAX = 64
+"""Remembered after their end, the newest."""
+JOB_RETRY_S = 30.0
+"""A job that met trouble with the drives tries again after this."""
+SCRUB_PERIOD_DAYS = 7.0
+SCRUB_PERIOD_DAYS_MAX = 3650.0
+REPAIR_AFTER_S = 600.0
+"""A drive that comes back within this (a cable, a reboot of its host) is not repaired around."""
+REPAIR_AFTER_S_MAX = 30 * 86400.0
+
 # Edges
 WORKER_THREADS_MAX = 16
 CONTROL_MESSAGE_BYTES_MAX = 64 * KIB

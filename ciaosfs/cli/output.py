@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +26,25 @@ def print_result(sentence: str) -> None:
 def talk(sentence: str) -> None:
     """What a person should know beside the result, on stderr."""
     click.echo(sentence, err=True)
+
+
+class Screen:
+    """Shows lines that change: on a terminal in one place, elsewhere as plain lines, only when they differ."""
+
+    def __init__(self, *, is_live: bool) -> None:
+        """`is_live` is False for what is shown once."""
+        self._in_place = is_live and sys.stdout.isatty()
+        self._shown: Sequence[str] = ()
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Show these instead of those shown before."""
+        if self._in_place and self._shown:
+            click.echo(f"\x1b[{len(self._shown)}A\x1b[J", nl=False)
+        elif list(lines) == list(self._shown):
+            return
+        for line in lines:
+            click.echo(line)
+        self._shown = list(lines)
 
 
 def print_status(fields: Mapping[str, Any]) -> None:
@@ -115,7 +135,14 @@ def _drive_table(drives: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _print_table(table: Sequence[Sequence[str]]) -> None:
+    for line in format_table(table):
+        click.echo(line)
+
+
+def format_table(table: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines with aligned columns."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]

@@ -22,7 +22,7 @@ from ciaosfs.base import errors, limits
 from ciaosfs.base.errors import CiaosError, DaemonError, FsError, UsageError
 
 VERSION = 1
-OPERATIONS = ("status", "sync", "stop")
+OPERATIONS = ("status", "sync", "stop", "job-list", "job-pause", "job-resume", "scrub")
 
 
 @dataclass(frozen=True, slots=True)

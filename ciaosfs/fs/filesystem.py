@@ -23,6 +23,7 @@ from ciaosfs.fs.commit import CommitStatus, Committer
 from ciaosfs.fs.files import Files, Handle
 from ciaosfs.fs.flush import Flusher
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.parts import Parts
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
@@ -82,6 +83,7 @@ class FileSystem:
         self._reports = tuple(recovery_reports)
         self._compress = compress
         self._operations = 0
+        self.parts = Parts(meta, chunks, gate, committer, reclaimer, workers)
 
     def prepare(self) -> None:
         """Before the first request: make the root of a new store, and queue what a crash left without a name."""

@@ -125,6 +125,8 @@ def _check_header(connection: apsw.Connection, path: Path) -> None:
             f"The metadata database {path} has format {version}, newer than {schema.FORMAT}: "
             "use a newer ciaosfs."
         )
+    if version in schema.REBUILT_FORMATS:
+        raise LogDamagedError(f"The metadata database {path} has the older format {version}.")
     if version < schema.FORMAT:
         raise StoreError(f"The metadata database {path} has the unknown format {version}.")
 

@@ -15,6 +15,7 @@ from ciaosfs.meta.database import Database
 from ciaosfs.meta.dentries import Dentries
 from ciaosfs.meta.extents import Extents
 from ciaosfs.meta.inodes import Inodes
+from ciaosfs.meta.jobs import Jobs
 from ciaosfs.meta.reader import Reader
 from ciaosfs.meta.state import State, StateTable
 from ciaosfs.meta.stripes import Stripes
@@ -60,6 +61,7 @@ class Metadata:
         self.extents = Extents(database, self.counters, self.stripes)
         self.volumes = Volumes(database)
         self.xattrs = Xattrs(database)
+        self.jobs = Jobs(database)
         self._checkpointed_s = clock.monotonic_s()
         database.add_memory(_NameSeed(self.state, self.dentries))
         self.changes_pending = database.changes_pending

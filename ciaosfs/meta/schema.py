@@ -21,8 +21,11 @@ from typing import Final
 APPLICATION_ID: Final = 0x43494153
 """ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
-FORMAT: Final = 1
-"""`user_version` of the database, raised when a table changes. A newer one is refused, an older one migrated."""
+FORMAT: Final = 2
+"""`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`."""
+
+REBUILT_FORMATS: Final = (1,)
+"""Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today."""
 
 _STATE = """
 -- One row: which commit of the drives' log this database is at. It changes in every transaction that is
@@ -168,6 +171,24 @@ CREATE TABLE xattrs (
 ) WITHOUT ROWID
 """
 
+_JOBS = """
+-- Work in the background that outlives a restart, and the last of what is finished. Rows follow the memory of
+-- jobs/runner.py within half a minute: after a crash a job repeats what it did since, which does no harm.
+CREATE TABLE jobs (
+    job         INTEGER PRIMARY KEY,  -- from 1, rising
+    kind        TEXT    NOT NULL,     -- scrub, repair, drain
+    arguments   TEXT    NOT NULL,     -- what was asked, a JSON object
+    state       TEXT    NOT NULL,     -- waiting, running, paused, done, failed: jobs.job.JobState
+    cursor      TEXT    NOT NULL,     -- where to go on; the kind knows how to read it, "" is the beginning
+    done        INTEGER NOT NULL,     -- progress, in `unit`
+    total       INTEGER NOT NULL,     -- what `done` grows to, an estimate; 0 while it is not known
+    unit        TEXT    NOT NULL,     -- of done and total: bytes, stripes
+    created_ns  INTEGER NOT NULL,     -- nanoseconds since the epoch
+    updated_ns  INTEGER NOT NULL,
+    message     TEXT    NOT NULL      -- a sentence: what it waits for, or how it ended
+)
+"""
+
 TABLES: Final = {
     "state": _STATE,
     "counters": _COUNTERS,
@@ -179,6 +200,7 @@ TABLES: Final = {
     "volumes": _VOLUMES,
     "drives": _DRIVES,
     "xattrs": _XATTRS,
+    "jobs": _JOBS,
 }
 
 INDEXES: Final = (_INODES_ORPHANS, _EXTENTS_STRIPE, _STRIPES_DEAD, _STRIPES_MISSING, _SHARDS_VOLUME)

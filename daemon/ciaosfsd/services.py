@@ -10,7 +10,9 @@ from pathlib import Path
 from ciaosfs.base.config import StoreConfig
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.opening import open_store
+from ciaosfs.jobs.opening import open_jobs
 from ciaosfsd.control.handlers_admin import AdminHandlers
+from ciaosfsd.control.handlers_jobs import JobHandlers
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.fuse.session import Session, mounted
 
@@ -32,7 +34,12 @@ async def build(
     `stop` is what the control socket's `stop` calls. Raises CiaosError when the store cannot be opened, the
     mount is refused, or what was written could not be brought onto the drives at the end.
     """
-    async with Workers() as workers, open_store(config, workers) as filesystem:
+    async with (
+        Workers() as workers,
+        open_store(config, workers) as filesystem,
+        open_jobs(config, filesystem.parts) as jobs,
+    ):
         with mounted(filesystem, mountpoint, config.path, workers) as session:
             admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
-            yield Services(session, ControlServer(socket, admin.by_operation()))
+            handlers = {**admin.by_operation(), **JobHandlers(jobs.runner).by_operation()}
+            yield Services(session, ControlServer(socket, handlers))

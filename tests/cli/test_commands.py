@@ -181,6 +181,34 @@ def test_umount_reports_what_did_not_reach_the_drives(
 
 @pytest.mark.mount
 @pytest.mark.usefixtures("needs_fuse")
+def test_jobs_are_shown_paused_and_resumed(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    """The daemon in these tests has a job that has ended, and one that never will."""
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    assert ciaosfs("job", "list", store).status == 3
+    ciaosfs("mount", store, path)
+    lines = ciaosfs("job", "list", "--all", path).out.splitlines()
+    assert lines[0].split() == ["JOB", "KIND", "STATE", "PROGRESS", "RATE", "LEFT"]
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2"]
+    assert "counted" in ciaosfs("job", "show", "1", "--watch", path).out
+    assert ciaosfs("job", "pause", "2", path).out == "Job 2 (count) is paused.\n"
+    job = json.loads(ciaosfs("job", "list", "--json", path).out)
+    assert (job["type"], job["id"], job["state"], job["rate"]) == ("job", 2, "paused", None)
+    assert "paused" in ciaosfs("job", "show", "2", path).out
+    assert ciaosfs("job", "resume", "2", path).status == 0
+    wait_until(
+        lambda: json.loads(ciaosfs("job", "show", "2", "--json", path).out)["rate"],
+        "a running job has no rate",
+    )
+    refused = ciaosfs("job", "pause", "1", path)
+    assert (refused.status, "done" in refused.err) == (2, True)
+    assert "There is no job 9" in ciaosfs("job", "show", "9", path).err
+    ciaosfs("umount", path)
+
+
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
 def test_umount_cleans_up_after_a_daemon_that_died(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
     store, path = tmp_path / "store", tmp_path / "mount"
     path.mkdir()

@@ -22,6 +22,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.opening import open_store
 from ciaosfs.fs.requester import Requester
+from ciaosfs.jobs.opening import OpenJobs, open_jobs
 from ciaosfs.meta import integrity
 from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.metadata import Metadata
@@ -64,6 +65,19 @@ class Store:
             open_store(self.config, threads, opener=opener) as filesystem,
         ):
             yield filesystem
+
+    @asynccontextmanager
+    async def open_with_jobs(
+        self, opener: DriveOpener = open_drive, config: StoreConfig | None = None
+    ) -> AsyncIterator[tuple[FileSystem, OpenJobs]]:
+        """As `open`, with the background jobs running; they take all the time there is unless `config` says else."""
+        config = config or replace(self.config, job_share=1.0)
+        async with (
+            Workers() as threads,
+            open_store(config, threads, opener=opener) as filesystem,
+            open_jobs(config, filesystem.parts) as jobs,
+        ):
+            yield filesystem, jobs
 
     def copy(self, target: Path) -> Store:
         """What `kill -9` leaves at this moment; may be called while the store is open and at rest."""

@@ -21,6 +21,7 @@ from ciaosfs.base.config import StoreConfig
 from ciaosfs.base.errors import NoSpaceError
 from ciaosfs.drive.workers import Workers
 from tests.support.memory_fs import MemoryFileSystem
+from tests.support.memory_jobs import open_memory_jobs
 
 FAULTS = os.environ.get("CIAOSFS_TEST", "").split()
 LIES_EVERY = 5
@@ -56,6 +57,7 @@ def lie_about_requests() -> None:
 if __name__ == "__main__":
     patched_services: Any = services
     patched_services.open_store = open_memory
+    patched_services.open_jobs = open_memory_jobs
     if "lying-poll" in FAULTS:
         lie_about_requests()
     sys.exit(main())

@@ -25,7 +25,17 @@ def make_config(store: Path) -> StoreConfig:
         DriveConfig(number, bytes([number]) * 16, store / "drives" / f"d{number}") for number in range(6)
     )
     return StoreConfig(
-        store, b"S" * 16, 4, 2, drives, commit_interval_s=2.5, compression="none", next_drive=6
+        store,
+        b"S" * 16,
+        4,
+        2,
+        drives,
+        commit_interval_s=2.5,
+        compression="none",
+        job_share=0.5,
+        scrub_period_days=3.5,
+        repair_after_s=60.0,
+        next_drive=6,
     )
 
 
@@ -82,6 +92,9 @@ def test_a_directory_without_a_store_names_mkfs(tmp_path: Path) -> None:
         ("data = 4", "data = 'four'", "no int"),
         ("data = 4", "data = true", "no int"),
         ("data = 4", "data = 7", "add drives"),
+        ("job_share = 0.5", "job_share = 0", "between"),
+        ("scrub_period_days = 3.5", "scrub_period_days = -1", "between"),
+        ("repair_after_s = 60", "repair_after_s = 'soon'", "no float"),
         ("data = 4", "data = = 4", "not valid TOML"),
         ("number = 5", "number = 4", "same number"),
         ("number = 5", "number = -1", "numbers start at 0"),

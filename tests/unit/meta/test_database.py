@@ -96,6 +96,14 @@ def test_a_foreign_or_newer_database_is_left_alone(path: Path, statement: str, s
         Metadata.open(path)
 
 
+def test_a_database_of_an_older_format_is_rebuilt_from_the_drives(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    with pytest.raises(LogDamagedError, match="older format 1"):
+        Metadata.open(path)
+
+
 def test_a_directory_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         Metadata.open(tmp_path)

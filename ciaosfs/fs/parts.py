@@ -1,0 +1,24 @@
+"""What the floors above the file system build upon: jobs, drive administration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.commit import Committer
+from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.store import ChunkStore
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The insides of one open store. The rule for every change: wait at the gate, then no await until it is whole."""
+
+    meta: Metadata
+    chunks: ChunkStore
+    gate: Gate
+    committer: Committer
+    reclaimer: Reclaimer
+    workers: Workers
