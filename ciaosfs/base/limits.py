@@ -52,6 +52,10 @@ FLUSH_AHEAD_BYTES = 16 * MIB
 SQLITE_CACHE_BYTES = 32 * MIB
 NEEDLE_HEADS_CACHE_MAX = 8192
 STRIPE_RECORDS_CACHE_MAX = 8192
+LISTED_ROWS_CACHE_MAX = 32768
+"""Rows of directory listings kept while nothing changes; about 500 bytes each."""
+LISTINGS_AHEAD_MAX = 256
+"""Folders noted to be listed ahead."""
 
 # Namespace
 NAME_BYTES_MAX = 255

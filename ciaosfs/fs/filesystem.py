@@ -23,12 +23,14 @@ from ciaosfs.fs.commit import CommitStatus, Committer
 from ciaosfs.fs.files import Files, Handle
 from ciaosfs.fs.flush import Flusher
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.listing import Listings
 from ciaosfs.fs.parts import Parts
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
 from ciaosfs.meta import reports
+from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore, DriveState, DriveStatus
@@ -84,6 +86,7 @@ class FileSystem:
         self._compress = compress
         self._operations = 0
         self.parts = Parts(meta, chunks, gate, committer, reclaimer, workers)
+        self._listings = Listings(meta)
 
     def prepare(self) -> None:
         """Before the first request: make the root of a new store, and queue what a crash left without a name."""
@@ -119,12 +122,21 @@ class FileSystem:
             raise FsError(errno.EINVAL)
         return target
 
-    def list_directory(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, Inode]]:
-        """Up to `limit` entries after `cookie` (0 to start) as (cookie, name, inode), in cookie order.
+    @property
+    def has_pending(self) -> bool:
+        """Whether `pending_bytes_of` any inode may be more than 0."""
+        return self._files.pending_bytes > 0
+
+    def list_directory(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
+        """Up to `limit` entries after `cookie` (0 to start), in cookie order. The sequence is not to be changed.
 
         Cookies are stable: an entry that exists all the while is listed once, whatever happens to others.
         """
-        return self._meta.dentries.list_after(ino, cookie, limit)
+        return self._listings.after(ino, cookie, limit)
+
+    def use_idle_moment(self) -> bool:
+        """Do a little of what will probably be asked for next (under 0.5 ms); False when there is nothing."""
+        return self._listings.read_ahead()
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         return xattrs.get(self._meta, ino, name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from ciaosfs.base.errors import FsError
 from ciaosfs.codec.checksum import hash64
@@ -37,9 +37,9 @@ _REPOINT: Final = (
     "UPDATE dentries SET ino = ?4 WHERE parent = ?1 AND cookie BETWEEN ?2 AND ?2 + 15 AND name = ?3"
 )
 _LIST: Final = (
-    "SELECT dentries.cookie, dentries.name, inodes.* FROM dentries"
-    " CROSS JOIN inodes ON inodes.ino = dentries.ino"
-    " WHERE dentries.parent = ?1 AND dentries.cookie > ?2 ORDER BY dentries.cookie LIMIT ?3"
+    "SELECT cookie, name, inodes.ino, mode, nlink, uid, gid, rdev, size, atime_ns, mtime_ns, ctime_ns, allocated"
+    " FROM dentries CROSS JOIN inodes ON inodes.ino = dentries.ino"
+    " WHERE dentries.parent = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3"
 )
 _ANY: Final = "SELECT 1 FROM dentries WHERE parent = ? LIMIT 1"
 _NAME: Final = "SELECT name FROM dentries WHERE parent = ? AND ino = ? LIMIT 1"
@@ -47,6 +47,11 @@ _PARENT: Final = "SELECT parent FROM inodes WHERE ino = ?"
 _DEPTH_MAX: Final = 8192
 
 _new = tuple.__new__
+
+ListedRow: TypeAlias = tuple[int, bytes, int, int, int, int, int, int, int, int, int, int, int]
+"""cookie, name, then of the inode: ino, mode, nlink, uid, gid, rdev, size, atime_ns, mtime_ns, ctime_ns, allocated.
+
+A plain tuple as SQLite's adapter makes it, because a listing makes one for every name of a tree."""
 
 
 class Dentries:
@@ -107,10 +112,10 @@ class Dentries:
         if self._changes() == before:
             raise FsError(errno.ENOENT)
 
-    def list_after(self, parent: int, cookie: int, limit: int) -> list[tuple[int, bytes, Inode]]:
-        """Up to `limit` entries after `cookie` (0 to start) as (cookie, name, inode), in cookie order."""
-        rows = self._read(_LIST, (parent, cookie, limit)).fetchall()
-        return [(row[0], row[1], _new(Inode, row[2:])) for row in rows]
+    def list_after(self, parent: int, cookie: int, limit: int) -> list[ListedRow]:
+        """Up to `limit` entries after `cookie` (0 to start), in cookie order."""
+        rows: list[ListedRow] = self._read(_LIST, (parent, cookie, limit)).fetchall()
+        return rows
 
     def is_empty(self, parent: int) -> bool:
         return self._read(_ANY, (parent,)).get is None

@@ -20,9 +20,9 @@ def list_directory(filesystem: FileSystem, ino: int) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
     cookie = 0
     while part := filesystem.list_directory(ino, cookie, 3):
-        for _, name, inode in part:
+        for _, name, child, *_ in part:
             assert name not in found
-            found[name] = inode.ino
+            found[name] = child
         cookie = part[-1][0]
     return found
 

@@ -197,4 +197,4 @@ async def files_of(store: Store) -> dict[bytes, bytes]:
 async def files_in(filesystem: FileSystem) -> dict[bytes, bytes]:
     await trio.lowlevel.checkpoint()
     entries = filesystem.list_directory(ROOT_INO, 0, 1_000_000)
-    return {name: await content(filesystem, inode.ino) for _, name, inode in entries}
+    return {name: await content(filesystem, ino) for _, name, ino, *_ in entries}

@@ -24,6 +24,7 @@ from ciaosfs.fs.attributes import SetAttributes
 from ciaosfs.fs.commit import CommitStatus
 from ciaosfs.fs.filesystem import FileSystemStatus
 from ciaosfs.fs.requester import Requester
+from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import Inode
 from ciaosfs.volume.driveset import DriveState, DriveStatus
 
@@ -70,9 +71,21 @@ class MemoryFileSystem:
             raise FsError(errno.EINVAL)
         return target
 
-    def list_directory(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, Inode]]:
-        rows = sorted((at, name, child) for name, (at, child) in self._entries[ino].items() if at > cookie)
-        return [(at, name, self.inodes[child]) for at, name, child in rows[:limit]]
+    def list_directory(self, ino: int, cookie: int, limit: int) -> list[ListedRow]:
+        names = sorted((at, name, child) for name, (at, child) in self._entries[ino].items() if at > cookie)
+        rows: list[ListedRow] = []
+        for at, name, child in names[:limit]:
+            i = self.inodes[child]
+            shown = (i.mode, i.nlink, i.uid, i.gid, i.rdev, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns)
+            rows.append((at, name, i.ino, *shown, i.allocated))
+        return rows
+
+    def use_idle_moment(self) -> bool:
+        return False
+
+    @property
+    def has_pending(self) -> bool:
+        return True
 
     def getxattr(self, ino: int, name: bytes) -> bytes:
         if name == b"user.test.counts":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pyfuse3
 
 from ciaosfs.fs.attributes import SetAttributes
+from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import Inode
 
 CACHE_S = 86400.0
@@ -35,6 +36,36 @@ def entry_attributes(inode: Inode, pending_bytes: int = 0) -> pyfuse3.EntryAttri
     entry.st_mtime_ns = inode.mtime_ns
     entry.st_ctime_ns = inode.ctime_ns
     return entry
+
+
+class ListingEntry:
+    """One entry that is filled again for each name of a listing: pyfuse3 copies it into the reply at once.
+
+    What neighbours mostly share (mode, owner, links) is set only when it differs from the entry before: setting a field
+    costs as much as reading a column.
+    """
+
+    def __init__(self) -> None:
+        self._entry = entry = pyfuse3.EntryAttributes()
+        entry.entry_timeout = CACHE_S
+        entry.attr_timeout = CACHE_S
+        self._shared = (-1, 0, 0, 0, 0)
+
+    def fill(self, row: ListedRow, pending_bytes: int = 0) -> pyfuse3.EntryAttributes:
+        """The attributes of the entry in `row`; valid until the next call."""
+        _, _, ino, mode, nlink, uid, gid, rdev, size, atime_ns, mtime_ns, ctime_ns, allocated = row
+        entry = self._entry
+        shared = (mode, nlink, uid, gid, rdev)
+        if shared != self._shared:
+            self._shared = shared
+            entry.st_mode, entry.st_nlink, entry.st_uid, entry.st_gid, entry.st_rdev = shared
+        entry.st_ino = ino
+        entry.st_size = size
+        entry.st_blocks = (allocated + pending_bytes + _SECTOR_BYTES - 1) // _SECTOR_BYTES
+        entry.st_atime_ns = atime_ns
+        entry.st_mtime_ns = mtime_ns
+        entry.st_ctime_ns = ctime_ns
+        return entry
 
 
 def _no_entry() -> pyfuse3.EntryAttributes:

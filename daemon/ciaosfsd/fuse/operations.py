@@ -18,16 +18,15 @@ from pyfuse3 import EntryAttributes, FileInfo, ReaddirToken, RequestContext, Set
 from ciaosfs.base import limits
 from ciaosfs.base.types import Buffer
 from ciaosfs.fs.requester import Requester
-from ciaosfsd.fuse.attributes import BLOCK_BYTES, NO_ENTRY, entry_attributes, wanted_changes
+from ciaosfsd.fuse.attributes import BLOCK_BYTES, NO_ENTRY, ListingEntry, entry_attributes, wanted_changes
 from ciaosfsd.fuse.errors import failure
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
 
-LISTING_FIRST = 32
-LISTING_NEXT = 128
-"""Directory entries fetched at once. An answer of 4 KiB (older kernels ask for no more) holds 20 to 25 of them,
-one of 32 KiB about 180."""
+LISTING_ROWS_MIN, LISTING_ROWS_MAX = 32, 256
+"""Directory entries fetched at once: as many as one answer has held so far, and one more. An answer of 4 KiB (older
+kernels ask for no more) holds 20 to 25 of them, one of 32 KiB about 180."""
 DOT_COOKIE, DOTDOT_COOKIE = 1, 2
 """Below the cookies of all names, which begin at 16."""
 
@@ -44,6 +43,8 @@ class Handlers:
 
     def __init__(self, filesystem: FileSystem) -> None:
         self._fs = filesystem
+        self._listing_entry = ListingEntry()
+        self._listing_rows = LISTING_ROWS_MIN
 
     # Looking
 
@@ -69,16 +70,21 @@ class Handlers:
     def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         if start_id < DOTDOT_COOKIE and not self._list_dots(fh, start_id, token):
             return
-        cookie, limit = start_id, LISTING_FIRST
+        fs, reply, fill = self._fs, pyfuse3.readdir_reply, self._listing_entry.fill
+        cookie, limit, sent = start_id, self._listing_rows, 0
+        pending = fs.has_pending
         while True:
-            rows = self._fs.list_directory(fh, cookie, limit)
-            for cookie, name, inode in rows:
-                entry = entry_attributes(inode, self._fs.pending_bytes_of(inode.ino))
-                if not pyfuse3.readdir_reply(token, name, entry, cookie):
+            rows = fs.list_directory(fh, cookie, limit)
+            for row in rows:
+                pending_bytes = fs.pending_bytes_of(row[2]) if pending else 0
+                if not reply(token, row[1], fill(row, pending_bytes), row[0]):
                     return
+                sent += 1
+            if sent >= self._listing_rows:
+                self._listing_rows = min(sent + 1, LISTING_ROWS_MAX)
             if len(rows) < limit:
                 return
-            limit = LISTING_NEXT
+            cookie = rows[-1][0]
 
     def _list_dots(self, ino: int, start_id: int, token: ReaddirToken) -> bool:
         """The entries "." and "..", which are no rows; False when the reply is full. A removed directory has none."""

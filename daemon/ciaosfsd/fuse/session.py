@@ -126,7 +126,7 @@ def mounted(filesystem: FileSystem, mountpoint: Path, store: Path, workers: Work
 
     Raises MountError when the kernel or fusermount3 refuses.
     """
-    loop = Loop()
+    loop = Loop(idle=filesystem.use_idle_moment)
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:

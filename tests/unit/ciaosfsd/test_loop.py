@@ -274,3 +274,34 @@ def test_the_lock_is_handed_over_in_order() -> None:
         assert order == [0, 1, 2, 3, 4]
 
     trio.run(main)
+
+
+def test_idle_moments_are_used_and_requests_go_first() -> None:
+    async def main() -> None:
+        with pipe() as (reading, writing):
+            left = 3
+            seen: list[int] = []
+
+            def idle() -> bool:
+                nonlocal left
+                if not left:
+                    return False
+                left -= 1
+                seen.append(len(session.handled))
+                if left == 1:
+                    os.write(writing, b"2")  # a request that comes meanwhile
+                return True
+
+            session = Session(Loop(idle=idle), reading)
+            os.write(writing, b"1")
+            async with trio.open_nursery() as nursery:
+                await nursery.start(session.run)
+                while left or len(session.handled) < 2:
+                    await trio.sleep(0.001)
+                session.terminate()
+            assert session.handled == [ord("1"), ord("2")]
+            assert seen == [1, 1, 2], (
+                "after the request that was there, and after the one that came meanwhile"
+            )
+
+    trio.run(main)

@@ -62,7 +62,7 @@ def test_a_dropped_commit_is_gone_for_good(tmp_path: Path) -> None:
     commit(meta)
     meta.close()
     meta = Metadata.open(path)
-    assert [name for _, name, _ in meta.dentries.list_after(1, 0, 10)] == [b"instead"]
+    assert [row[1] for row in meta.dentries.list_after(1, 0, 10)] == [b"instead"]
     assert complaints(meta) == []
     meta.close()
 
