@@ -296,8 +296,7 @@ def test_idle_moments_are_used_and_requests_go_first() -> None:
             os.write(writing, b"1")
             async with trio.open_nursery() as nursery:
                 await nursery.start(session.run)
-                while left or len(session.handled) < 2:
-                    await trio.sleep(0.001)
+                await until(lambda: not left and len(session.handled) == 2)
                 session.terminate()
             assert session.handled == [ord("1"), ord("2")]
             assert seen == [1, 1, 2], (
