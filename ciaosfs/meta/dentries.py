@@ -137,3 +137,8 @@ class Dentries:
             names.append(name)
             ino = parent
         return None
+
+
+def cookie_of(name: bytes, seed: int) -> int:
+    """The cookie of slot 0 of a name, as `Dentries` gives it."""
+    return hash64(name, seed) >> 2 & _HASH_MASK or SLOTS

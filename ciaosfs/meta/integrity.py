@@ -5,15 +5,18 @@ its number, since a broken tree may have no path to it. What is no damage is not
 and dead stripes wait for their turn, missing shards wait for repair.
 
 Each check is one query that returns what is wrong and nothing else, and the format of the sentence about one
-row. Two invariants never report the same cause: an extent whose inode is gone says just that, and not that a
-sum is off as well.
+row; what takes more than a query is in `integrity_rows`. Two invariants never report the same cause: an extent
+whose inode is gone says just that, and not that a sum is off as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
+from ciaosfs.base import limits
+from ciaosfs.meta import integrity_rows
 from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_ACL_DEFAULT, FLAG_XATTRS, ROOT_INO
 from ciaosfs.meta.reader import Reader
@@ -27,6 +30,15 @@ class _Check(NamedTuple):
 _IS_DIRECTORY: Final = "(mode & 61440) = 16384"  # S_IFMT, S_IFDIR
 _IS_FILE: Final = "(mode & 61440) = 32768"
 _IS_LINK: Final = "(mode & 61440) = 40960"
+_KINDS: Final = "(4096, 8192, 16384, 24576, 32768, 40960, 49152)"  # S_IFIFO to S_IFSOCK
+_IS_DEAD: Final = "stripes.live_bytes = 0 AND stripes.kind = 1"
+
+_STATE: Final = (
+    _Check(
+        "The database does not say clearly which commit it is at: row {0} of its state, commit {1}.",
+        "SELECT id, sequence FROM state WHERE id <> 1 OR sequence < 1 OR length(store_id) <> 16",
+    ),
+)
 
 _NAMESPACE: Final = (
     _Check(
@@ -57,6 +69,11 @@ _NAMESPACE: Final = (
         "SELECT parent, name, count(*) FROM dentries GROUP BY parent, name HAVING count(*) > 1",
     ),
     _Check(
+        "Name {1!r} in directory {0} cannot be a name.",
+        f"SELECT parent, name FROM dentries WHERE length(name) NOT BETWEEN 1 AND {limits.NAME_BYTES_MAX}"
+        " OR instr(name, x'2f') OR instr(name, x'00') OR name IN (x'2e', x'2e2e')",
+    ),
+    _Check(
         "Inode {0} counts {1} links and has {2} names.",
         "SELECT inodes.ino, nlink, count(dentries.ino) FROM inodes LEFT JOIN dentries ON dentries.ino = inodes.ino"
         f" WHERE NOT {_IS_DIRECTORY} GROUP BY inodes.ino HAVING nlink <> count(dentries.ino)",
@@ -80,6 +97,10 @@ _NAMESPACE: Final = (
         "SELECT inodes.ino, inodes.parent, dentries.parent FROM dentries"
         f" JOIN inodes ON inodes.ino = dentries.ino WHERE {_IS_DIRECTORY} AND inodes.parent <> dentries.parent",
     ),
+    _Check(
+        "The root directory takes {0} for its parent.",
+        f"SELECT parent FROM inodes WHERE ino = {ROOT_INO} AND parent <> {ROOT_INO}",
+    ),
     # Files are reached when their directories are; a directory without a name is reported above. What is left
     # are directories that contain each other in a circle.
     _Check(
@@ -95,6 +116,15 @@ _NAMESPACE: Final = (
 
 _INODES: Final = (
     _Check(
+        "Inode {0} is of the impossible kind {1:o}.",
+        f"SELECT ino, mode FROM inodes WHERE (mode & 61440) NOT IN {_KINDS}",
+    ),
+    _Check(
+        "Inode {0} has impossible numbers.",
+        "SELECT ino FROM inodes WHERE ino < 1 OR nlink < 0 OR size < 0 OR allocated < 0"
+        f" OR {_IS_DIRECTORY} AND size <> 0",
+    ),
+    _Check(
         "Inode {0} is a symbolic link of {1} bytes and has a target of {2}.",
         f"SELECT ino, size, ifnull(length(target), 0) FROM inodes WHERE {_IS_LINK}"
         " AND ifnull(length(target), 0) <> size",
@@ -106,6 +136,11 @@ _INODES: Final = (
     _Check(
         "Attribute {1!r} belongs to inode {0}, which does not exist.",
         "SELECT ino, name FROM xattrs WHERE ino NOT IN (SELECT ino FROM inodes)",
+    ),
+    _Check(
+        "Attribute {1!r} of inode {0} is longer than an attribute can be.",
+        f"SELECT ino, name FROM xattrs WHERE length(name) NOT BETWEEN 1 AND {limits.XATTR_NAME_BYTES_MAX}"
+        f" OR length(value) > {limits.XATTR_VALUE_BYTES_MAX}",
     ),
     _Check(
         "Inode {0} has attribute {1!r} and its flags do not say so.",
@@ -129,7 +164,8 @@ _EXTENTS: Final = (
     _Check(
         "The extent of inode {0} at {1} has impossible numbers.",
         "SELECT ino, offset FROM extents WHERE offset < 0 OR length <= 0 OR skip < 0 OR stripe_offset < 0"
-        " OR stored_length <= 0 OR codec NOT IN (0, 1) OR codec = 0 AND (skip <> 0 OR stored_length <> length)",
+        " OR stored_length <= 0 OR codec NOT IN (0, 1) OR codec = 0 AND (skip <> 0 OR stored_length <> length)"
+        f" OR codec = 1 AND skip + length > {limits.COMPRESS_BLOCK_BYTES}",
     ),
     _Check(
         "The extent of inode {0} at {1} overlaps the next.",
@@ -140,7 +176,7 @@ _EXTENTS: Final = (
     _Check(
         "The extent of inode {0} at {1} reaches beyond the end of the file, {2}.",
         "SELECT extents.ino, offset, size FROM extents JOIN inodes ON inodes.ino = extents.ino"
-        " WHERE nlink > 0 AND offset + length > size",
+        f" WHERE nlink > 0 AND offset + length > size AND {_IS_FILE}",
     ),
     _Check(
         "The extent of inode {0} at {1} lies in stripe {2}, which does not exist.",
@@ -169,7 +205,8 @@ _STRIPES: Final = (
     _Check(
         "Stripe {0} has impossible numbers.",
         "SELECT stripe FROM stripes WHERE data_count < 1 OR parity_count < 0 OR kind NOT IN (1, 2)"
-        " OR shard_bytes * data_count < payload_bytes OR payload_bytes < 0",
+        " OR shard_bytes * data_count < payload_bytes OR payload_bytes < 0"
+        f" OR data_count + parity_count > {limits.SHARDS_MAX}",
     ),
     _Check(
         "Shard {1} belongs to stripe {0}, which does not exist.",
@@ -187,13 +224,45 @@ _STRIPES: Final = (
         " ON sums.stripe = stripes.stripe WHERE missing <> data_count + parity_count - ifnull(there, 0)",
     ),
     _Check(
-        "Shard {1} of stripe {0} lies in volume {2}, which does not exist.",
+        "Shard {1} of stripe {0} lies in volume {2:016x}, which does not exist.",
         "SELECT stripe, shard_index, volume FROM shards WHERE volume NOT IN (SELECT volume FROM volumes)",
     ),
     _Check(
-        "Shard {1} of stripe {0} lies in volume {2}, which is dead.",
+        "Shard {1} of stripe {0} lies in volume {2:016x}, which is dead.",
         "SELECT stripe, shard_index, shards.volume FROM shards JOIN volumes ON volumes.volume = shards.volume"
         " WHERE state = 'dead'",
+    ),
+    _Check(
+        "Shard {1} of stripe {0} begins at byte {2} of a volume, where no needle can begin.",
+        "SELECT stripe, shard_index, offset FROM shards"
+        f" WHERE offset < {limits.VOLUME_SUPERBLOCK_BYTES} OR offset % {limits.NEEDLE_ALIGN} <> 0",
+    ),
+    _Check(
+        "Stripe {0} has {2} shards on drive {1}.",
+        "SELECT shards.stripe, drive, count(*) FROM shards JOIN volumes ON volumes.volume = shards.volume"
+        " JOIN stripes ON stripes.stripe = shards.stripe"
+        f" WHERE NOT ({_IS_DEAD}) GROUP BY shards.stripe, drive HAVING count(*) > 1",
+    ),
+)
+
+_DRIVES: Final = (
+    _Check(
+        "Volume {0:016x} is of the unknown kind {1} or state {2!r}.",
+        "SELECT volume, kind, state FROM volumes"
+        " WHERE kind NOT IN (1, 2) OR state NOT IN ('open', 'sealed', 'compacting', 'dead')",
+    ),
+    _Check(
+        "Volume {0:016x} is on drive {1}, which does not exist.",
+        "SELECT volume, drive FROM volumes WHERE drive NOT IN (SELECT number FROM drives)"
+        " AND state <> 'dead' AND EXISTS (SELECT 1 FROM drives)",
+    ),
+    _Check(
+        "Drive {0} has an impossible identity or state.",
+        "SELECT number FROM drives WHERE number < 0 OR length(uuid) <> 16 OR state NOT IN (1, 2)",
+    ),
+    _Check(
+        "Drives {0} and {1} have one identity.",
+        "SELECT min(number), max(number) FROM drives GROUP BY uuid HAVING count(*) > 1",
     ),
 )
 
@@ -224,7 +293,7 @@ _COUNTERS: Final = (
     ),
 )
 
-CHECKS: Final = (*_NAMESPACE, *_INODES, *_EXTENTS, *_STRIPES, *_COUNTERS)
+CHECKS: Final = (*_STATE, *_NAMESPACE, *_INODES, *_EXTENTS, *_STRIPES, *_DRIVES, *_COUNTERS)
 
 
 def check(reader: Reader) -> Iterator[str]:
@@ -232,6 +301,15 @@ def check(reader: Reader) -> Iterator[str]:
 
     LogDamagedError when SQLite's structures are so damaged that a query fails: look at `quick_check` first.
     """
-    for sentence, query in CHECKS:
-        for row in reader.rows(query):
-            yield sentence.format(*row)
+    for step in steps():
+        yield from step(reader)
+
+
+def steps() -> list[Callable[[Reader], Iterator[str]]]:
+    """The parts of `check`, for who wants to show how far it is."""
+    return [*(partial(_broken, one) for one in CHECKS), *integrity_rows.CHECKS]
+
+
+def _broken(one: _Check, reader: Reader) -> Iterator[str]:
+    for row in reader.rows(one.query):
+        yield one.sentence.format(*row)

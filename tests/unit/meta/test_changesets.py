@@ -44,6 +44,7 @@ class Tree:
         self.directories = [ROOT_INO]
         self.orphans: list[int] = []
         self.stripes: list[int] = []
+        self.repaired = 0
 
     def step(self) -> None:
         changes: list[Callable[[], None]] = [
@@ -172,7 +173,9 @@ class Tree:
 
     def repair(self) -> None:
         if self.stripes:
-            place = ShardPlace(self.dice.randrange(6), VOLUME_ID, self.dice.randrange(1 << 30))
+            index = self.dice.randrange(6)
+            self.repaired += 1
+            place = ShardPlace(index, VOLUME_ID + index, (1 << 30) + self.repaired * 4096)
             self.meta.stripes.put_shard(self.dice.choice(self.stripes), place)
 
     def set_xattr(self) -> None:
@@ -189,11 +192,15 @@ class Tree:
             self.meta.xattrs.remove(ino, b"user.%d" % self.dice.randrange(3))
 
     def note_volume(self) -> None:
-        self.meta.volumes.note(VOLUME_ID + self.dice.randrange(9), 1, 1, self.dice.choice(("open", "sealed")))
+        drive = self.dice.randrange(9)
+        self.meta.volumes.note(VOLUME_ID + drive, drive, 1, self.dice.choice(("open", "sealed")))
 
     def put_drive(self) -> None:
-        drive = DriveRow(self.dice.randrange(4), self.dice.randbytes(16), DriveState.ACTIVE, 1)
-        self.meta.volumes.put_drive(drive)
+        changed = self.dice.randrange(9)
+        known = {drive.number for drive in self.meta.volumes.drives()}
+        for number in {*range(9)} - known | {changed}:
+            drive = DriveRow(number, self.dice.randbytes(16), DriveState.ACTIVE, 1)
+            self.meta.volumes.put_drive(drive)
 
 
 @settings(max_examples=25, deadline=None)

@@ -13,8 +13,10 @@ import pytest
 from ciaosfs.base.types import Codec, Extent
 from ciaosfs.meta import integrity
 from ciaosfs.meta.counters import Counter
+from ciaosfs.meta.dentries import cookie_of
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_XATTRS, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
+from ciaosfs.meta.volumes import DriveRow, DriveState
 from tests.unit.meta.support import (
     VOLUME_ID,
     add_directory,
@@ -188,7 +190,6 @@ def extent_of_nobody(s: Sound) -> None:
 
 
 def extent_of_directory(s: Sound) -> None:
-    s.meta.inodes.set_size(s.directory, 10)
     s.meta.extents.replace(s.directory, 0, 5, [raw(0, 5, 2, 50)])
 
 
@@ -233,7 +234,7 @@ def impossible_stripe(s: Sound) -> None:
 
 
 def shard_of_nothing(s: Sound) -> None:
-    s.sql("INSERT INTO shards VALUES (4711, 0, ?, 0)", VOLUME_ID)
+    s.sql("INSERT INTO shards VALUES (4711, 0, ?, 4096)", VOLUME_ID)
 
 
 def shard_outside(s: Sound) -> None:
@@ -255,6 +256,98 @@ def shard_in_dead_volume(s: Sound) -> None:
     s.sql("DELETE FROM shards WHERE stripe = 1 AND shard_index = 5")
     s.sql("UPDATE stripes SET missing = 1 WHERE stripe = 1")
     s.meta.volumes.note(VOLUME_ID + 5, 5, 1, "dead")
+
+
+def shard_where_no_needle_begins(s: Sound) -> None:
+    s.sql("UPDATE shards SET offset = offset + 1 WHERE stripe = 2 AND shard_index = 5")
+
+
+def two_shards_on_a_drive(s: Sound) -> None:
+    s.sql("UPDATE shards SET volume = ?, offset = 65536 WHERE stripe = 2 AND shard_index = 5", VOLUME_ID + 4)
+
+
+def overlapping_needles(s: Sound) -> None:
+    s.sql("UPDATE shards SET offset = 4096 + 64 WHERE stripe = 2 AND shard_index = 5")
+
+
+def hidden_behind_a_long_needle(s: Sound) -> None:
+    """The third needle overlaps the first, and not the second, which lies in the first."""
+    s.sql("UPDATE stripes SET payload_bytes = 40000, shard_bytes = 10000 WHERE stripe = 1")
+    s.meta.counters.add(Counter.PAYLOAD_BYTES, 40000 - 4096)
+    s.sql("UPDATE shards SET offset = 65536 WHERE stripe = 2")
+    s.meta.stripes.insert(make_stripe(3))
+    s.sql("UPDATE shards SET offset = 65536 * 2 WHERE stripe = 3")
+    s.meta.extents.replace(s.linked, 0, 100, [raw(0, 10, 2), raw(10, 10, 3)])
+    assert complaints(s.meta) == []
+    s.sql("UPDATE shards SET offset = 4096 + 8192 WHERE stripe = 3 AND shard_index = 5")
+
+
+def odd_volume(s: Sound) -> None:
+    s.meta.volumes.note(VOLUME_ID + 10, 0, 1, "ajar")
+
+
+def volume_nowhere(s: Sound) -> None:
+    every_drive(s)
+    assert complaints(s.meta) == []
+    s.meta.volumes.note(VOLUME_ID + 10, 17, 1, "sealed")
+
+
+def odd_drive(s: Sound) -> None:
+    every_drive(s)
+    s.sql("UPDATE drives SET uuid = ? WHERE number = 3", b"short")
+
+
+def drives_alike(s: Sound) -> None:
+    every_drive(s)
+    s.sql("UPDATE drives SET uuid = (SELECT uuid FROM drives WHERE number = 2) WHERE number = 5")
+
+
+def every_drive(s: Sound) -> None:
+    for number in range(6):
+        s.meta.volumes.put_drive(DriveRow(number, bytes([number] * 16), DriveState.ACTIVE, 0))
+
+
+def second_state(s: Sound) -> None:
+    s.sql(
+        "INSERT INTO state SELECT 2, store_id, name_seed, sequence, epoch, parent_id, time_ns, 0 FROM state"
+    )
+
+
+def no_name(s: Sound) -> None:
+    s.sql("UPDATE dentries SET name = ?, cookie = ? WHERE name = ?", b"a/b", cookie(s, b"a/b"), b"file")
+
+
+def dot_name(s: Sound) -> None:
+    s.sql("UPDATE dentries SET name = ?, cookie = ? WHERE name = ?", b"..", cookie(s, b".."), b"file")
+
+
+def misplaced_name(s: Sound) -> None:
+    s.sql("UPDATE dentries SET name = ?, cookie = 4096 WHERE name = ?", b"elif", b"file")
+
+
+def cookie(s: Sound, name: bytes) -> int:
+    return cookie_of(name, s.meta.dentries.seed)
+
+
+def root_below(s: Sound) -> None:
+    s.sql("UPDATE inodes SET parent = ? WHERE ino = 1", s.inner)
+
+
+def no_kind(s: Sound) -> None:
+    s.sql("UPDATE inodes SET mode = ? WHERE ino = ?", 0o170644, s.symlink)
+    s.sql("UPDATE inodes SET target = NULL WHERE ino = ?", s.symlink)
+
+
+def sized_directory(s: Sound) -> None:
+    s.meta.inodes.set_size(s.inner, 10)
+
+
+def long_attribute(s: Sound) -> None:
+    s.meta.xattrs.set(s.file, b"user.a", bytes(65537))
+
+
+def long_block(s: Sound) -> None:
+    s.sql("UPDATE extents SET skip = 131072 WHERE ino = ? AND codec = 1", s.file)
 
 
 def wrong_counter(s: Sound) -> None:
@@ -296,8 +389,25 @@ BROKEN: dict[Callable[[Sound], None], str] = {
     shard_of_nothing: "Shard 0 belongs to stripe 4711, which does not exist.",
     shard_outside: "Stripe 2 has a shard 6, outside its counts.",
     wrong_missing: "Stripe 2 counts 1 missing shards and misses 0.",
-    shard_in_no_volume: "Shard 5 of stripe 2 lies in volume 4711, which does not exist.",
-    shard_in_dead_volume: f"Shard 5 of stripe 3 lies in volume {VOLUME_ID + 5}, which is dead.",
+    shard_in_no_volume: "Shard 5 of stripe 2 lies in volume 0000000000001267, which does not exist.",
+    shard_in_dead_volume: f"Shard 5 of stripe 3 lies in volume {VOLUME_ID + 5:016x}, which is dead.",
+    shard_where_no_needle_begins: "Shard 5 of stripe 2 begins at byte 8193 of a volume, where no needle can begin.",
+    two_shards_on_a_drive: "Stripe 2 has 2 shards on drive 4.",
+    overlapping_needles: f"Shard 5 of stripe 2 overlaps shard 5 of stripe 1 in volume {VOLUME_ID + 5:016x}.",
+    hidden_behind_a_long_needle: f"Shard 5 of stripe 3 overlaps shard 5 of stripe 1 in volume {VOLUME_ID + 5:016x}.",
+    odd_volume: f"Volume {VOLUME_ID + 10:016x} is of the unknown kind 1 or state 'ajar'.",
+    volume_nowhere: f"Volume {VOLUME_ID + 10:016x} is on drive 17, which does not exist.",
+    odd_drive: "Drive 3 has an impossible identity or state.",
+    drives_alike: "Drives 2 and 5 have one identity.",
+    second_state: "The database does not say clearly which commit it is at: row 2 of its state, commit 1.",
+    no_name: "Name b'a/b' in directory 1 cannot be a name.",
+    dot_name: "Name b'..' in directory 1 cannot be a name.",
+    misplaced_name: "Name b'elif' in directory 1 has the cookie 4096, which is not of its hash.",
+    root_below: "The root directory takes {s.inner} for its parent.",
+    no_kind: "Inode {s.symlink} is of the impossible kind 170644.",
+    sized_directory: "Inode {s.inner} has impossible numbers.",
+    long_attribute: "Attribute b'user.a' of inode {s.file} is longer than an attribute can be.",
+    long_block: "The extent of inode {s.file} at 50 has impossible numbers.",
     wrong_counter: "The counter of files says 3 and there are 2.",
     number_given_again: "The next inode number would be {s.symlink} and inode {s.symlink} exists.",
 }
