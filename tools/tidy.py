@@ -27,7 +27,7 @@ FLOORS = (
     ("meta", "volume"),
     ("stripe", "access"),
     ("fs",),
-    ("objects", "jobs"),
+    ("objects", "jobs", "checking"),
     ("offline", "ciaosfsd"),
     ("cli",),
 )

@@ -87,6 +87,12 @@ CONTROL_MESSAGE_BYTES_MAX = 64 * KIB
 CONTROL_REPLY_BYTES_MAX = 1 * MIB
 """The status of a store with SHARDS_MAX drives fits."""
 CONTROL_CLIENTS_MAX = 256
+CHECK_PROBLEMS_MAX = 1000
+"""Sentences that a check keeps and sends (all are counted): far below CONTROL_REPLY_BYTES_MAX."""
+CHECK_BAD_SHARDS_MAX = 200_000
+"""Damaged shards a check remembers to find the stripes that are lost with them."""
+DAMAGED_BATCH_FILES = 20_000
+"""Files whose paths are looked up at once, by one look at every name."""
 LOG_FILE_BYTES_MAX = 4 * MIB
 LOG_FILES_MAX = 3
 """The daemon's log and its rotated predecessors."""

@@ -14,6 +14,7 @@ from ciaosfs.base.config import StoreConfig
 from ciaosfs.drive.local import open_drive
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import housekeeping
+from ciaosfs.fs.boot import boot_path, database_path, is_same_boot, note_boot
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.files import Files
@@ -28,8 +29,6 @@ from ciaosfs.stripe.store import ChunkStore, DriveSet
 from ciaosfs.volume.driveset import DriveOpener
 
 log = logging.getLogger(__name__)
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @asynccontextmanager
@@ -46,10 +45,9 @@ async def open_store(
     async with ChunkStore(
         drives, config.store_id, config.data_count, config.parity_count, ids, workers
     ) as chunks:
-        boot = config.path / "meta" / "boot-id"
-        database = config.path / "meta" / "meta.sqlite"
+        boot, database = boot_path(config.path), database_path(config.path)
         await workers.run(_make_directory, database.parent)
-        recovered = await recover(database, config.store_id, chunks, workers, is_same_boot=_same_boot(boot))
+        recovered = await recover(database, config.store_id, chunks, workers, is_same_boot=is_same_boot(boot))
         meta = recovered.meta
         ids.raise_above(max(meta.stripes.highest_id(), meta.volumes.highest_id(), recovered.stripe_id))
         try:
@@ -93,7 +91,7 @@ async def open_store(
                     await _heal(recovered.torn_stripes, compactor, committer)
                 chunks.on_damage = compactor.note_damage
                 if not recovered.must_supersede or await committer.supersede():
-                    await workers.run(_note_boot, boot)
+                    await workers.run(note_boot, boot)
                 nursery.start_soon(housekeeping.watch_drives, chunks)
                 nursery.start_soon(housekeeping.purge, reclaimer, gate)
                 nursery.start_soon(reclaimer.discard)
@@ -122,18 +120,6 @@ def _highest_volume(drives: DriveSet) -> int:
     """The highest id among the volume files: the metadata learns of volumes late, and the clock may be set back."""
     names = (name for names in drives.names_at_open.values() for name in names)
     return max((int(name.split(".")[0], 16) for name in names), default=0)
-
-
-def _same_boot(boot: Path) -> bool:
-    try:
-        return boot.read_bytes() == _BOOT_ID.read_bytes()
-    except FileNotFoundError:
-        return False
-
-
-def _note_boot(boot: Path) -> None:
-    """From here on what is written in this boot of the machine can be read in it: recovery has judged the rest."""
-    boot.write_bytes(_BOOT_ID.read_bytes())
 
 
 def _make_directory(path: Path) -> None:

@@ -29,6 +29,15 @@ class Placement(NamedTuple):
         return self.offset + needle_bytes_for(self.shard_bytes)
 
 
+class VolumeOfShards(NamedTuple):
+    """A volume with such shards, and how many; `drive` and `kind` are None when there is no row of it."""
+
+    volume_id: int
+    drive: int | None
+    kind: int | None
+    shards: int
+
+
 _COLUMNS: Final = (
     "SELECT shards.volume, shards.offset, shards.stripe, shards.shard_index, stripes.kind, data_count, parity_count,"
     " payload_bytes, shard_bytes, drive FROM shards JOIN stripes ON stripes.stripe = shards.stripe"
@@ -36,6 +45,12 @@ _COLUMNS: Final = (
     " WHERE NOT (stripes.live_bytes = 0 AND stripes.kind = 1)"
 )
 _ALL: Final = _COLUMNS + " ORDER BY shards.volume, shards.offset"
+_IN_VOLUME: Final = _COLUMNS + " AND shards.volume = ? ORDER BY shards.offset"
+_VOLUMES: Final = (
+    "SELECT shards.volume, drive, volumes.kind, count(*) FROM shards JOIN stripes ON stripes.stripe = shards.stripe"
+    " LEFT JOIN volumes ON volumes.volume = shards.volume"
+    " WHERE NOT (stripes.live_bytes = 0 AND stripes.kind = 1) GROUP BY shards.volume ORDER BY drive, shards.volume"
+)
 _ONE: Final = _COLUMNS + " AND shards.stripe = ? AND shards.shard_index = ?"
 _SUMS: Final = (
     "SELECT count(*), ifnull(sum(shard_bytes), 0) FROM shards JOIN stripes ON stripes.stripe = shards.stripe"
@@ -47,6 +62,17 @@ def placements(reader: Reader) -> Iterator[Placement]:
     """Volume by volume, by offset. What is dead may have been given back already, and is left out."""
     for row in reader.rows(_ALL):
         yield Placement._make(row)
+
+
+def placements_in(reader: Reader, volume_id: int) -> Iterator[Placement]:
+    """Those in one volume, by offset."""
+    for row in reader.rows(_IN_VOLUME, (volume_id,)):
+        yield Placement._make(row)
+
+
+def volumes_of_shards(reader: Reader) -> list[VolumeOfShards]:
+    """The volumes in which there is any, drive by drive."""
+    return [VolumeOfShards._make(row) for row in reader.rows(_VOLUMES)]
 
 
 def placement_of(reader: Reader, stripe_id: int, shard_index: int) -> Placement | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import apsw
 
 from ciaosfs.base.errors import LogDamagedError, NoSpaceError, StoreError
 from ciaosfs.meta.connections import open_reader, translated
+
+CALL_STEPS: Final = 200_000
+"""Of SQLite's machine between two calls of a callback: some ten milliseconds."""
 
 
 class Reader:
@@ -39,6 +42,15 @@ class Reader:
 
     def close(self) -> None:
         self._connection.close(True)
+
+    def call_often(self, callback: Callable[[], None]) -> None:
+        """Call `callback` many times a second while a query runs; what it raises ends the query."""
+
+        def called() -> bool:
+            callback()
+            return False
+
+        self._connection.set_progress_handler(called, CALL_STEPS)
 
     def rows(self, statement: str, bindings: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, one by one. LogDamagedError when the file is damaged."""

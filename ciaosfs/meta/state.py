@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from ciaosfs.base.errors import LogDamagedError
 from ciaosfs.codec.checksum import hash64
 from ciaosfs.meta.database import Database
+from ciaosfs.meta.reader import Reader
 
 _IDENTITY: Final = struct.Struct("<16sqqqq")
 _SELECT: Final = "SELECT store_id, name_seed, sequence, epoch, parent_id, time_ns, log_volume_min FROM state"
@@ -51,6 +52,11 @@ class State(NamedTuple):
     def replace(self, **changes: Any) -> State:
         """A copy with other values in the named fields."""
         return self._replace(**changes)
+
+
+def read_state(reader: Reader) -> State | None:
+    """The state at the reader's moment; None when nothing had been committed."""
+    return next((State._make(row) for row in reader.rows(_SELECT)), None)
 
 
 class StateTable:

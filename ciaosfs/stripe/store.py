@@ -232,6 +232,16 @@ class ChunkStore:
         """The drives as of the last look, and what has happened since."""
         return self._drives.statuses()
 
+    @property
+    def files(self) -> VolumeFiles:
+        """The volumes that are there, for whoever reads them as a whole, in a worker thread."""
+        return self._files
+
+    def is_there(self, drive_number: int) -> bool:
+        """Whether the drive is not absent. For any thread."""
+        slot = self._drives.slots.get(drive_number)
+        return slot is not None and slot.drive is not None
+
     def log_volume_min(self) -> int:
         """A commit appended from now on lies in a log volume with this id or a higher one."""
         return self._appenders.log_volume_min()
