@@ -28,6 +28,7 @@ Value = TypeVar("Value", bound=int | float | str)
 
 
 _LABEL = re.compile(rf"[\w.:/@+-]{{1,{limits.DRIVE_LABEL_CHARACTERS_MAX}}}")
+_LAST_LABEL = re.compile(r"(?P<rest>.*),(?P<label>[a-z]+=[^,/]*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,20 @@ def parse_labels(words: Iterable[str]) -> DriveLabels:
             raise UsageError(f"The label {name} is given twice: give it once.")
         found[name] = value
     return _labels(found)
+
+
+def parse_drive(text: str) -> tuple[Path, DriveLabels]:
+    """A drive as a person gives it: "PATH", "PATH,disk=b", "PATH,host=a,disk=b". UsageError for wrong labels.
+
+    A path may have commas: only what looks like a label at the end is taken for one.
+    """
+    words: list[str] = []
+    while (found := _LAST_LABEL.fullmatch(text)) is not None:
+        text, word = found["rest"], found["label"]
+        words.append(word)
+    if not text:
+        raise UsageError("A drive needs a directory: give PATH or PATH,disk=NAME.")
+    return Path(text), parse_labels(words)
 
 
 def _labels(fields: Mapping[str, Any]) -> DriveLabels:

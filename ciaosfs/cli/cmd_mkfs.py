@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from ciaosfs.base.config import parse_drive
 from ciaosfs.cli import output
-from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_store
+from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_store, weakness_of
 
 
 @click.command("mkfs")
@@ -18,10 +19,10 @@ from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_stor
     "--drive",
     "drives",
     multiple=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
+    metavar="DIR[,host=H][,disk=D]",
     help="A directory that becomes a drive, in earnest use each on a disk of its own. Once for each drive; "
-    "without any, the drives are directories inside the store.",
+    "without any, the drives are directories inside the store. Drives with the same host, or disk, are taken to "
+    "fail at once; without a disk those on one file system are.",
 )
 @click.option("--data", type=int, metavar="K", help=f"Data shards of a stripe [default: {DATA_COUNT}].")
 @click.option(
@@ -32,7 +33,7 @@ from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_stor
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(
-    store: Path, drives: tuple[Path, ...], data: int | None, parity: int | None, as_json: bool
+    store: Path, drives: tuple[str, ...], data: int | None, parity: int | None, as_json: bool
 ) -> None:
     """Make a new store in the directory STORE.
 
@@ -42,9 +43,14 @@ def command(
     Example:
       ciaosfs mkfs ~/store
       ciaosfs mkfs /srv/store --drive /disk1/c --drive /disk2/c --drive /disk3/c --data 2 --parity 1
+      ciaosfs mkfs /srv/store --drive /nas1/c,host=nas1 --drive /nas2/c,host=nas2 \\
+              --drive /disk1/c,host=here --data 2 --parity 1
     """
-    config = plan_store(store, drives, data, parity)
+    given = [parse_drive(drive) for drive in drives]
+    paths, labels = [path for path, _ in given], [each for _, each in given]
+    config = plan_store(store, paths, data, parity, labels)
     make_store(config)
+    weakness = weakness_of(config)
     if as_json:
         output.print_json(
             "store",
@@ -54,6 +60,7 @@ def command(
                 "data": config.data_count,
                 "parity": config.parity_count,
                 "drives": [os.fspath(drive.path) for drive in config.drives],
+                "weakness": weakness,
             },
         )
     else:
@@ -61,3 +68,5 @@ def command(
             f"Made store {config.path}: {config.data_count}+{config.parity_count} on {len(config.drives)} drives. "
             f"Mount it with 'ciaosfs mount {config.path}'."
         )
+        if weakness is not None:
+            output.print_result(weakness)

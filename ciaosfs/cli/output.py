@@ -82,6 +82,8 @@ def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("In memory", f"{format_bytes(fields['dirty_bytes'])} not yet on the drives"),
         ("Last commit", _commit(commit)),
     ]
+    if fields.get("weakness"):
+        rows.append(("Weakness", str(fields["weakness"])))
     if commit["failure"]:
         rows.append(("Failing", str(commit["failure"])))
     rows += [("At mounting", str(report)) for report in fields["reports"]]
@@ -125,13 +127,20 @@ def _stripes(by_missing: Mapping[str, int], parity: int) -> str:
 
 
 def _drive_table(drives: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    table = [["DRIVE", "STATE", "FREE", "TOTAL", "PATH"]]
+    has_labels = any(drive.get("labels") for drive in drives)
+    table = [["DRIVE", "STATE", "FREE", "TOTAL", *(["LABELS"] if has_labels else []), "PATH"]]
     for drive in drives:
         sizes = [
             format_bytes(drive[name]) if drive.get(name) is not None else "-" for name in ("free", "total")
         ]
-        table.append([str(drive["number"]), str(drive["state"]), *sizes, str(drive["path"])])
+        state = str(drive["state"]) + (", draining" if drive.get("draining") else "")
+        labels = [_labels(drive)] if has_labels else []
+        table.append([str(drive["number"]), state, *sizes, *labels, str(drive["path"])])
     return table
+
+
+def _labels(drive: Mapping[str, Any]) -> str:
+    return ",".join(f"{name}={value}" for name, value in drive.get("labels", {}).items()) or "-"
 
 
 def _print_table(table: Sequence[Sequence[str]]) -> None:

@@ -42,7 +42,10 @@ COMMIT_CHECK_OPERATIONS = 256
 
 @dataclass(frozen=True, slots=True)
 class FileSystemStatus:
-    """What `ciaosfs status` shows of a mounted store. Sizes in bytes, times in nanoseconds since the epoch."""
+    """What `ciaosfs status` shows of a mounted store. Sizes in bytes, times in nanoseconds since the epoch.
+
+    `weakness` says what the loss of one disk or host would cost; None when nothing.
+    """
 
     space: Space
     inodes: int
@@ -52,6 +55,7 @@ class FileSystemStatus:
     open_handles: int
     commit: CommitStatus
     reports: tuple[str, ...]
+    weakness: str | None = None
 
 
 class FileSystem:
@@ -280,6 +284,7 @@ class FileSystem:
             open_handles=self._files.handle_count,
             commit=self._committer.status,
             reports=self._reports,
+            weakness=self._chunks.weakness(),
         )
 
     async def stripes_by_missing(self) -> dict[int, int]:

@@ -9,11 +9,13 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 
 from ciaosfs.base.config import (
     CONFIG_NAME,
     DriveConfig,
+    DriveLabels,
     StoreConfig,
     check_counts,
     format_config,
@@ -21,6 +23,7 @@ from ciaosfs.base.config import (
 )
 from ciaosfs.base.errors import StoreError, UsageError
 from ciaosfs.drive import local
+from ciaosfs.stripe.domains import Site, weakness
 
 DATA_COUNT = 4
 PARITY_COUNT = 2
@@ -30,9 +33,13 @@ _FRESH_EXT4 = frozenset({"lost+found"})
 
 
 def plan_store(
-    store: Path, drives: Sequence[Path], data_count: int | None, parity_count: int | None
+    store: Path,
+    drives: Sequence[Path],
+    data_count: int | None,
+    parity_count: int | None,
+    labels: Sequence[DriveLabels] = (),
 ) -> StoreConfig:
-    """What `make_store` would make. Counts that are None are 4 and 2.
+    """What `make_store` would make. Counts that are None are 4 and 2. `labels` are those of the drives, in order.
 
     Without `drives` it gets as many directories inside the store as a stripe needs. Raises UsageError or
     StoreError, and changes nothing.
@@ -46,12 +53,21 @@ def plan_store(
         paths = [store / DRIVES_NAME / f"d{number}" for number in range(data_count + parity_count)]
     _check_store(store)
     _check_drives(store, paths)
-    configs = tuple(DriveConfig(number, uuid.uuid4().bytes, path) for number, path in enumerate(paths))
+    configs = tuple(
+        DriveConfig(number, uuid.uuid4().bytes, path, given)
+        for number, (path, given) in enumerate(zip(paths, labels or repeat(DriveLabels()), strict=False))
+    )
     config = StoreConfig(
         store, uuid.uuid4().bytes, data_count, parity_count, configs, next_drive=len(configs)
     )
     format_config(config)
     return config
+
+
+def weakness_of(config: StoreConfig) -> str | None:
+    """What the loss of one disk or host would cost a store that was made, as a sentence; None when nothing."""
+    sites = [Site(drive.number, drive.labels, drive.path.stat().st_dev) for drive in config.drives]
+    return weakness(sites, config.data_count, config.parity_count)
 
 
 def _check_store(store: Path) -> None:

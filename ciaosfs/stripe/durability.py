@@ -14,7 +14,8 @@ may have been told is safe: this sync raises, and so does every later one, until
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -69,6 +70,16 @@ class Durability:
     @property
     def dirty_volumes(self) -> int:
         return len(self._batch.volumes)
+
+    def is_dirty(self, drive_number: int) -> bool:
+        """Whether a volume on the drive has been written and not synced. Between syncs only, or it may miss some."""
+        return any(volume.drive_number == drive_number for volume in self._batch.volumes)
+
+    @asynccontextmanager
+    async def between_syncs(self) -> AsyncIterator[None]:
+        """No sync runs while the context lasts; who holds it waits for nothing but `Presence`."""
+        async with self._turn:
+            yield
 
     def wrote(self, volume: Volume, stripe_id: int | None, shard_index: int) -> None:
         """A write into `volume` has ended, well or badly. `stripe_id` is None for what is no stripe's

@@ -98,7 +98,8 @@ class CommitLog:
         shape = Shape(1, count - 1, len(payload), len(payload), VolumeKind.LOG)
         exclude = {volume.drive_number for volume in beside}
         spec = NeedleSpec(kind, sequence, None, shape)
-        return await self._spreader.spread(spec, _Copies(payload, count), self._chooser.for_log, exclude)
+        load = _Copies(payload, count)
+        return await self._spreader.spread(spec, load, self._chooser.for_log, exclude, exclude)
 
     def _copies_wanted(self) -> int:
         return max(1, min(self._copies, len(self._drives.usable())))

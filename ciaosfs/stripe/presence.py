@@ -1,15 +1,16 @@
 """Looking at the drives: which went, which came back, how much room they have, whether a failing one has
-recovered."""
+recovered; and which join and leave the store for good."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from ciaosfs.base import clock
 from ciaosfs.base.clock import IdSource
+from ciaosfs.base.config import DriveConfig
 from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.base.limits import NEEDLE_LARGE_BYTES
 from ciaosfs.base.types import VolumeKind
@@ -67,6 +68,31 @@ class Presence:
             for slot in slots:
                 if slot.state is DriveState.FAILING and clock.monotonic_s() >= slot.retry_at_s:
                     await self._retry(slot)
+
+    async def join(self, config: DriveConfig) -> None:
+        """Take a new drive in; it takes writes at once. Raises DriveGoneError when it is not there, and stays out."""
+        async with self._turn:
+            slot = self._drives.new_slot(config)
+            slot.looking()
+            look = await self._workers.run(slot.look)
+            if look.drive is None:
+                raise DriveGoneError(look.reason)
+            self._drives.join(slot)
+            self._take_over(slot, look)
+
+    async def leave(self, number: int, is_dirty: Callable[[int], bool]) -> bool:
+        """Let go of a drive that nothing is written to and nothing `is_dirty` on; its volumes are known no more.
+
+        False, and it stays, when it is not at rest. To be called between syncs.
+        """
+        async with self._turn:
+            self._appenders.retire(number)
+            if self._drives.slots[number].is_being_written or is_dirty(number):
+                return False
+            self._appenders.drop(number)
+            self._files.detach(number)
+            self._drives.drop(number)
+            return True
 
     def _take_over(self, slot: DriveSlot, look: Look) -> None:
         """No await: a drive, its volumes and its appenders change in one step."""

@@ -24,15 +24,15 @@ from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.durability import Durability
 from ciaosfs.stripe.layout import Shape
 from ciaosfs.volume.appending import Appenders, is_full_error, reserve_ahead
-from ciaosfs.volume.driveset import DriveSet
+from ciaosfs.volume.driveset import DriveSet, DriveSlot
 from ciaosfs.volume.volume import Volume, VolumeState, write_needle
 
 log = logging.getLogger(__name__)
 
 Shard = Sequence[Buffer]
 """One shard, in parts."""
-ChooseDrives = Callable[[int, Collection[int]], list[int]]
-"""(how many, which not) -> the numbers of the drives to write to, in the loop."""
+ChooseDrives = Callable[[int, Collection[int], Collection[int]], list[int]]
+"""(how many, which not, which have others of the same) -> the numbers of the drives to write to, in the loop."""
 
 
 class Load(Protocol):
@@ -111,17 +111,23 @@ class Spreader:
         return usable
 
     async def spread(
-        self, spec: NeedleSpec, load: Load, choose: ChooseDrives, exclude: Collection[int] = ()
+        self,
+        spec: NeedleSpec,
+        load: Load,
+        choose: ChooseDrives,
+        exclude: Collection[int] = (),
+        holders: Collection[int] = (),
     ) -> list[Written]:
         """Write the needles; returns those that were written, ordered by shard index.
 
-        Each goes to another drive, none to those in `exclude`. There are as many as the shape says unless
-        fewer drives are there. Raises NoSpaceError when drives that are there are too full, DriveGoneError
-        when too few are; then what was written is taken back. Written is not synced.
+        Each goes to another drive, none to those in `exclude`; `holders` have others of the same stripe or
+        commit, which matters to failure domains. There are as many as the shape says unless fewer drives are
+        there. Raises NoSpaceError when drives that are there are too full, DriveGoneError when too few are;
+        then what was written is taken back. Written is not synced.
         """
         written: dict[int, Written] = {}
         try:
-            await self._spread(spec, load, choose, set(exclude), written)
+            await self._spread(spec, load, choose, set(exclude), holders, written)
         except (NoSpaceError, DriveGoneError):
             await self._take_back(list(written.values()))
             raise
@@ -133,6 +139,7 @@ class Spreader:
         load: Load,
         choose: ChooseDrives,
         tried: set[int],
+        holders: Collection[int],
         written: dict[int, Written],
     ) -> None:
         """Rounds of taking places and writing, until all needles are written or no drive is left to try."""
@@ -146,7 +153,8 @@ class Spreader:
             candidates = sum(slot.number not in exclude | away for slot in self._drives.usable())
             wanted = min(shape.shard_count, candidates)
             missing = [index for index in range(shape.shard_count) if index not in written]
-            chosen = choose(len(missing), tried)
+            beside = {*holders, *(needle.volume.drive_number for needle in written.values())}
+            chosen = choose(len(missing), tried, beside)
             if len(written) + len(chosen) < wanted:
                 if not has_looked:
                     # Space may have been given back, or a drive have gone, since the last look.
@@ -188,8 +196,7 @@ class Spreader:
         And to `away` when they turn out not to be there any more.
         """
 
-        async def make_one(number: int) -> None:
-            slot = self._drives.slots[number]
+        async def make_one(number: int, slot: DriveSlot) -> None:
             try:
                 volume = await self._appenders.make_ready(slot, shape.volume_kind, shape.shard_bytes)
                 self._durability.wrote(volume, None, 0)
@@ -201,7 +208,7 @@ class Spreader:
 
         async with trio.open_nursery() as nursery:
             for number in numbers:
-                nursery.start_soon(make_one, number)
+                nursery.start_soon(make_one, number, self._drives.slots[number])
 
     def _take(self, spec: NeedleSpec, missing: Sequence[int], numbers: Sequence[int]) -> list[_Target]:
         """Take the places. With fewer drives than shards the data shards come first: they read without
@@ -261,7 +268,9 @@ class Spreader:
 
     def _refused(self, number: int, error: Exception) -> None:
         """Tell a full drive from one that is ill. An absent one is found out by the next look."""
-        slot = self._drives.slots[number]
+        slot = self._drives.slots.get(number)
+        if slot is None:
+            return  # it was dropped meanwhile
         if is_full_error(error):
             slot.refused()
         elif isinstance(error, OSError):

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+import trio
+
 from ciaosfs.base.clock import IdSource
+from ciaosfs.base.config import DriveConfig
 from ciaosfs.base.types import Buffer, Space, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
@@ -40,6 +43,9 @@ __all__ = [
     "OnDamage",
     "OnVolume",
 ]
+
+DROP_PAUSE_S = 0.01
+"""Between two looks whether a drive that is to be dropped is at rest."""
 
 OnVolume = Callable[[int, int, VolumeKind, VolumeState], None]
 """(volume id, drive number, kind, state), in the loop: a volume was made or changed its state."""
@@ -79,6 +85,7 @@ class ChunkStore:
         """On how many drives a commit is written when all are there."""
         self.on_damage: OnDamage = lambda stripe_id, shard_index, reason: None
         self.on_volume: OnVolume = lambda volume_id, number, kind, state: None
+        drives.width = data_count + parity_count
         self._drives = drives
         self._workers = workers
         self._files = VolumeFiles(store_id)
@@ -241,6 +248,35 @@ class ChunkStore:
         """Whether the drive is not absent. For any thread."""
         slot = self._drives.slots.get(drive_number)
         return slot is not None and slot.drive is not None
+
+    def weakness(self) -> str | None:
+        """What the loss of one disk or host would cost, as a sentence; None when every stripe would survive it."""
+        return self._chooser.weakness()
+
+    async def add_drive(self, config: DriveConfig) -> None:
+        """Take in a drive that was just made; it is written to at once. Raises DriveGoneError when it is not there."""
+        await self._presence.join(config)
+
+    def set_draining(self, number: int, is_draining: bool) -> None:
+        """Whether a drive is to be removed: then nothing new goes to it while others are enough, and it is read as ever."""
+        self._drives.set_draining(number, is_draining)
+        if is_draining:
+            self._appenders.retire(number)
+
+    async def drop_drive(self, number: int) -> None:
+        """Let go of a drive that nothing refers to any more; what is under way to it ends first.
+
+        Unknown: nothing. Raises DriveGoneError when syncing fails for good.
+        """
+        if number not in self._drives.slots:
+            return
+        self.set_draining(number, True)
+        while True:
+            await self._durability.sync()
+            async with self._durability.between_syncs():
+                if await self._presence.leave(number, self._durability.is_dirty):
+                    return
+            await trio.sleep(DROP_PAUSE_S)
 
     def log_volume_min(self) -> int:
         """A commit appended from now on lies in a log volume with this id or a higher one."""

@@ -64,7 +64,7 @@ class StripeWriter:
         if payload_bytes <= limits.HOT_PAYLOAD_BYTES_MAX:
             shape = hot_shape(payload_bytes, self._parity_count)
             wanted = min(shape.shard_count, usable)
-            if len(self._chooser.for_hot(shape, wanted, ())) == wanted:
+            if len(self._chooser.for_hot(shape, wanted, (), ())) == wanted:
                 try:
                     return await self._write(pieces, kind, shape)
                 except NoSpaceError:
@@ -79,8 +79,8 @@ class StripeWriter:
         is_hot = shape.volume_kind is VolumeKind.LOG
         chooser = self._chooser.for_hot if is_hot else self._chooser.for_data
 
-        def choose(count: int, exclude: Collection[int]) -> list[int]:
-            return chooser(shape, count, exclude)
+        def choose(count: int, exclude: Collection[int], holders: Collection[int]) -> list[int]:
+            return chooser(shape, count, exclude, holders)
 
         spec = NeedleSpec(NeedleKind.SHARD, self._ids.take(), kind, shape)
         written = await self._spreader.spread(spec, StripeLoad(pieces, shape), choose)

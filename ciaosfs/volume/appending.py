@@ -65,7 +65,7 @@ class Appenders:
         self._making: dict[tuple[int, VolumeKind], trio.Lock] = {}
         self._may_continue = set(drives.slots)
         self._has_logged: set[int] = set()
-        self._retired: dict[int, int] = dict.fromkeys(drives.slots, 0)
+        self._retired: dict[int, int] = {}
         """How often each drive's volumes were retired: one that was being made meanwhile is not used."""
         self._log_floor = ids.take()
 
@@ -122,7 +122,7 @@ class Appenders:
         drive = slot.drive
         if drive is None:
             raise DriveGoneError(f"Drive {slot.number} at {slot.path} is absent.")
-        retired = self._retired[slot.number]
+        retired = self._retired.get(slot.number, 0)
         volume = None
         if kind is VolumeKind.DATA and slot.number in self._may_continue:
             self._may_continue.discard(slot.number)
@@ -132,7 +132,7 @@ class Appenders:
                 volume = None
         if volume is None:
             volume = await self._create(slot, drive, kind)
-        if self._retired[slot.number] != retired:
+        if self._retired.get(slot.number, 0) != retired:
             volume.enter(VolumeState.SEALED)
             raise DriveGoneError(
                 f"Drive {slot.number} at {slot.path} left or failed while a volume was made."
@@ -201,9 +201,15 @@ class Appenders:
     def retire(self, number: int) -> None:
         """Write no more to the present volumes of a drive; it gets new ones when it takes writes again."""
         self._may_continue.discard(number)
-        self._retired[number] += 1
+        self._retired[number] = self._retired.get(number, 0) + 1
         for key in [key for key in self._current if key[0] == number]:
             self._seal(key)
+
+    def drop(self, number: int) -> None:
+        """The drive is no longer one of the store; its volumes are retired and nothing is under way."""
+        assert not any(key[0] == number for key in self._current)
+        for kind in VolumeKind:
+            self._making.pop((number, kind), None)
 
     async def seal_logs_except(self, numbers: Collection[int]) -> None:
         """Seal the log volumes of all other drives and give back what is reserved for them.

@@ -3,7 +3,10 @@
 A drive is *online*, *full* (it refused bytes for lack of room, and may take some again), *failing* (a write
 or sync on it raised an error of the device) or *absent* (its path does not lead to it any more, although
 descriptors may still work). Shards on an absent drive count as missing, on a failing one they are still
-tried. Writes go to online drives.
+tried. Writes go to online drives. A drive may besides be *draining*: it is to be removed, is read as ever, and takes
+writes only while there are fewer others than a stripe has shards.
+
+Drives come and go while the set is open; a number stands for one drive for ever.
 
 Space is measured now and then (`statvfs`) and tracked in between: bytes are *sent* when a position is taken
 for them and *arrived* when their write has ended. A measurement may or may not include what was on its way
@@ -16,8 +19,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ciaosfs.base import clock
@@ -56,7 +59,7 @@ class DriveState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DriveStatus:
     """One drive, for people. `free` and `total` are bytes of its file system, `reason` says why it is not
-    online."""
+    online, `labels` are those of the configuration by name."""
 
     number: int
     path: str
@@ -64,6 +67,8 @@ class DriveStatus:
     free: int
     total: int
     reason: str
+    is_draining: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ class DriveSlot:
     ) -> None:
         self.number = number = config.number
         self.path = str(config.path)
+        self.labels = config.labels
+        self.is_draining = False
         self.drive: Drive | None = None
         self.reason = ""
         self.retry_at_s = 0.0
@@ -108,6 +115,7 @@ class DriveSlot:
         self._spent = 0
         self._spent_since_look = 0
         self._on_way = 0
+        self._writes = 0
         self._former: deque[Drive] = deque()
         self._changes = changes
         self.placed = 0
@@ -125,6 +133,11 @@ class DriveSlot:
     def is_usable(self) -> bool:
         """Whether the drive counts as there for writes, full or not."""
         return self.drive is not None and not self._is_failing
+
+    @property
+    def is_being_written(self) -> bool:
+        """Whether writes that were sent have not ended."""
+        return self._writes > 0
 
     @property
     def device(self) -> int:
@@ -146,11 +159,21 @@ class DriveSlot:
 
     def status(self) -> DriveStatus:
         free = max(0, self._space.free_bytes - self._spent)
-        return DriveStatus(self.number, self.path, self.state, free, self._space.total_bytes, self.reason)
+        return DriveStatus(
+            self.number,
+            self.path,
+            self.state,
+            free,
+            self._space.total_bytes,
+            self.reason,
+            self.is_draining,
+            self.labels.fields(),
+        )
 
     def sent(self, length: int) -> None:
         """A position for `length` bytes was taken: they are on their way. Pair with `arrived`."""
         self._changes.value += 1
+        self._writes += 1
         self._on_way += length
         self._spent += length
         self._spent_since_look += length
@@ -158,8 +181,9 @@ class DriveSlot:
 
     def arrived(self, length: int) -> None:
         """The write of bytes that were sent has ended, well or badly."""
+        self._writes -= 1
         self._on_way -= length
-        assert self._on_way >= 0
+        assert self._on_way >= 0 and self._writes >= 0
 
     def look(self) -> Look:
         """Look whether the drive is there, and measure it. Blocking, changes nothing: `saw` takes the
@@ -274,12 +298,16 @@ class DriveSet:
         slots: Sequence[DriveSlot],
         names: dict[int, tuple[str, ...]],
         changes: ChangeCount,
+        opener: DriveOpener,
     ) -> None:
         """For `open`. `names` holds the volume files of each present drive."""
         self.store_id = store_id
         self.slots = {slot.number: slot for slot in slots}
         self.names_at_open = names
+        self.width = 0
+        """Shards of a stripe, k+m; set by the ChunkStore. While there are fewer drives, draining ones are written, too."""
         self._changes = changes
+        self._opener = opener
 
     @property
     def version(self) -> int:
@@ -304,11 +332,38 @@ class DriveSet:
             slot.saw(look)
             if look.names is not None:
                 names[slot.number] = look.names
-        return cls(store_id, slots, names, changes)
+        return cls(store_id, slots, names, changes, opener)
+
+    def new_slot(self, config: DriveConfig) -> DriveSlot:
+        """A slot for a drive that is about to join. It has no drive until a look was taken over."""
+        assert config.number not in self.slots
+        return DriveSlot(config, self.store_id, self._opener, self._changes)
+
+    def join(self, slot: DriveSlot) -> None:
+        """From now on the drive is one of the set."""
+        assert slot.number not in self.slots
+        self.slots[slot.number] = slot
+        self._changes.value += 1
+
+    def drop(self, number: int) -> None:
+        """The drive is no longer one of the set; nothing is under way to it. Closes it."""
+        self.slots.pop(number).close()
+        self._changes.value += 1
+
+    def set_draining(self, number: int, is_draining: bool) -> None:
+        """Whether a drive is about to be removed."""
+        self.slots[number].is_draining = is_draining
+        self._changes.value += 1
 
     def usable(self) -> list[DriveSlot]:
-        """The drives that are there and not failing, full ones included."""
-        return [slot for slot in self.slots.values() if slot.is_usable]
+        """The drives that writes may go to: there and not failing, full ones included.
+
+        Draining ones only while there are fewer others than a stripe has shards: a stripe with all its shards is worth
+        more than a drive that is empty soon.
+        """
+        usable = [slot for slot in self.slots.values() if slot.is_usable]
+        staying = [slot for slot in usable if not slot.is_draining]
+        return staying if len(staying) >= self.width else usable
 
     def present(self) -> list[DriveSlot]:
         return [slot for slot in self.slots.values() if slot.drive is not None]

@@ -67,6 +67,8 @@ class AdminHandlers:
                     "free": drive.free,
                     "total": drive.total,
                     "reason": drive.reason,
+                    "draining": drive.is_draining,
+                    "labels": dict(drive.labels),
                 }
                 for drive in status.drives
             ],
@@ -76,6 +78,7 @@ class AdminHandlers:
                 "age_s": max(0.0, (clock.now_ns() - commit.time_ns) / 1e9),
                 "failure": commit.failure,
             },
+            "weakness": status.weakness,
             "reports": list(status.reports),
         }
 

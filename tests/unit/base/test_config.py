@@ -15,6 +15,7 @@ from ciaosfs.base.config import (
     check_counts,
     format_config,
     load_config,
+    parse_drive,
     parse_labels,
 )
 from ciaosfs.base.errors import StoreError, UsageError
@@ -67,6 +68,26 @@ def test_labels_that_cannot_be(words: list[str], complaint: str) -> None:
 def test_labels_that_can() -> None:
     assert parse_labels([]) == DriveLabels()
     assert parse_labels(["disk=ata-WD_123", "host=node1.lab"]) == DriveLabels("node1.lab", "ata-WD_123")
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "labels"),
+    [
+        ("/mnt/a", "/mnt/a", DriveLabels()),
+        ("/mnt/a,disk=b", "/mnt/a", DriveLabels("", "b")),
+        ("rel,host=h1,disk=wwn:0x5", "rel", DriveLabels("h1", "wwn:0x5")),
+        ("/mnt/a,disk=b/c", "/mnt/a,disk=b/c", DriveLabels()),
+        ("/mnt/one, two,disk=d", "/mnt/one, two", DriveLabels("", "d")),
+    ],
+)
+def test_a_drive_is_given_with_its_labels(text: str, path: str, labels: DriveLabels) -> None:
+    assert parse_drive(text) == (Path(path), labels)
+
+
+@pytest.mark.parametrize("text", ["", ",disk=a", "/a,shelf=1", "/a,disk=", "/a,disk=a,disk=b"])
+def test_a_drive_that_cannot_be(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_drive(text)
 
 
 def test_drives_inside_the_store_move_with_it(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ciaosfs.base.config import load_config
+from ciaosfs.base.config import DriveLabels, load_config
 from ciaosfs.base.errors import CiaosError, StoreError, UsageError
 from ciaosfs.drive import local
 from ciaosfs.offline import mkfs
-from ciaosfs.offline.mkfs import make_store, plan_store
+from ciaosfs.offline.mkfs import make_store, plan_store, weakness_of
 
 
 def tree(path: Path) -> list[str]:
@@ -44,6 +44,19 @@ def test_drives_of_ones_own_keep_their_paths(tmp_path: Path) -> None:
     config = load_config(tmp_path / "store")
     assert [drive.path for drive in config.drives] == drives
     assert not (tmp_path / "store" / "drives").exists()
+
+
+def test_labels_are_kept_and_what_one_loss_would_cost_is_told(tmp_path: Path) -> None:
+    drives = [tmp_path / f"disk{number}" for number in range(3)]
+    labels = [DriveLabels("h", name) for name in "abc"]
+    config = plan_store(tmp_path / "store", drives, 2, 1, labels)
+    make_store(config)
+    assert load_config(tmp_path / "store") == config
+    assert [drive.labels for drive in config.drives] == labels
+    assert weakness_of(config) == "All drives are on one host: losing that host loses the store."
+    plain = plan_store(tmp_path / "plain", [], 2, 1)
+    make_store(plain)
+    assert weakness_of(plain) == "All drives are on one disk: losing that disk loses the store."
 
 
 def test_an_empty_directory_may_become_a_store(tmp_path: Path) -> None:
