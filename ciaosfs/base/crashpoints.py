@@ -15,6 +15,10 @@ POINTS: Final[dict[str, str]] = {
     "compact.read": "what is live in the old stripes was read, nothing is written",
     "compact.written": "the copy is on the drives, not synced; the extents point to the old stripes",
     "compact.repointed": "the extents point to the copy, in the open transaction",
+    "repair.written": "shards were written anew, not synced; the metadata knows their former places",
+    "repair.recorded": "the metadata knows the new places, in the open transaction",
+    "repair.durable": "the commit with the new places is durable, the former needles are still there",
+    "repair.given-back": "the former needles were punched out of their volumes",
 }
 """Every point, by the job it belongs to, and what is true when it is reached."""
 

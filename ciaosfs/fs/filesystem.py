@@ -73,6 +73,7 @@ class FileSystem:
         committer: Committer,
         room: RoomMaker,
         workers: Workers,
+        parts: Parts,
         recovery_reports: Sequence[str] = (),
         *,
         compress: bool = True,
@@ -90,7 +91,7 @@ class FileSystem:
         self._reports = tuple(recovery_reports)
         self._compress = compress
         self._operations = 0
-        self.parts = Parts(meta, chunks, gate, committer, reclaimer, workers)
+        self.parts = parts
         self._listings = Listings(meta)
 
     def prepare(self) -> None:

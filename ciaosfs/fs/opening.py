@@ -21,6 +21,8 @@ from ciaosfs.fs.files import Files
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.flush import Flusher
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.mending import Mender
+from ciaosfs.fs.parts import Parts
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.recovery import recover
@@ -81,6 +83,16 @@ async def open_store(
                     committer,
                     RoomMaker(chunks, files, committer, compactor, reclaimer),
                     workers,
+                    Parts(
+                        meta,
+                        chunks,
+                        gate,
+                        committer,
+                        reclaimer,
+                        compactor,
+                        Mender(meta, chunks, reclaimer, gate),
+                        workers,
+                    ),
                     recovered.reports,
                     compress=config.compression != "none",
                 )

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.commit import Committer
+from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.mending import Mender
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
@@ -21,4 +23,6 @@ class Parts:
     gate: Gate
     committer: Committer
     reclaimer: Reclaimer
+    compactor: Compactor
+    mender: Mender
     workers: Workers

@@ -52,6 +52,7 @@ class Reader:
         self._nursery = nursery
         self._records: OrderedDict[int, StripeRecord] = OrderedDict()
         self._advised: OrderedDict[int, None] = OrderedDict()
+        meta.stripes.on_moved = self.forget_record
 
     def read_nowait(self, handle: Handle, offset: int, size: int) -> Buffer | None:
         """Up to `size` bytes at `offset`, or None when that needs waiting. ENOENT when the inode is gone."""

@@ -4,16 +4,20 @@ Deletion runs backwards: rows first, bytes later. An inode that lost its last na
 forgotten it and no handle is open: its extents go in slices, then its row. A stripe whose last extent went is
 dead: once the commit that says so is durable, its shards are given back to the drives' file systems and its rows
 leave with a later commit. A crash between the two leaves dead rows, which the next
-pass finds again; giving back twice does no harm.
+pass finds again; giving back twice does no harm. A needle whose shard was written anew elsewhere goes the same way, once
+the commit that says so is durable; after a crash in between nothing refers to it, and a scrub finds it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
+from collections.abc import Sequence
 
 import trio
 
-from ciaosfs.base.types import StripeRecord
+from ciaosfs.base.crashpoints import reach
+from ciaosfs.base.types import ShardPlace, StripeRecord
 from ciaosfs.fs.files import File, Files
 from ciaosfs.fs.gate import Gate
 from ciaosfs.meta.counters import Counter
@@ -38,7 +42,11 @@ class Reclaimer:
         self._purging: deque[int] = deque()
         self._readers: dict[int, int] = {}
         self.stripes_discarded = 0
+        self._cut_dead: list[StripeRecord] = []
         self._batch: list[StripeRecord] = []
+        self._replaced: list[StripeRecord] = []
+        self._cut_replaced: list[StripeRecord] = []
+        self._replaced_batch: list[StripeRecord] = []
         self._batch_ready = trio.Event()
         self._discarded = trio.Event()
         self._hurry = trio.Event()
@@ -62,6 +70,15 @@ class Reclaimer:
             self._readers[stripe_id] = count
         else:
             del self._readers[stripe_id]
+
+    def is_pinned(self, stripe_id: int) -> bool:
+        """Whether anybody reads the stripe, perhaps by places that it had before."""
+        return stripe_id in self._readers
+
+    def replaced(self, record: StripeRecord, places: Sequence[ShardPlace]) -> None:
+        """As of the open transaction nothing refers to the stripe's needles at `places`: they go when that is durable
+        and nobody reads the stripe."""
+        self._replaced.append(dataclasses.replace(record, places=tuple(places)))
 
     def unlinked(self, ino: int) -> None:
         """The last name of `ino` is gone: its bytes that are not stored need not be, once nobody has it open."""
@@ -108,18 +125,24 @@ class Reclaimer:
             await self._gate.wait_open()
 
     def committed(self) -> None:
-        """A commit was just written: remember what is dead in it, in the same step. Not while a batch is under way.
+        """A commit was just written: remember what is dead in it, in the same step. Not while a batch waits.
 
         Nothing can refer to a dead stripe again, so they are as dead when the sync is done. Those that a read
         still uses are left for a later commit.
         """
-        if not self._batch:
+        self._cut_replaced += self._replaced
+        self._replaced = []
+        if not self._batch and not self._cut_dead:
             dead = self._meta.stripes.dead(DISCARD_BATCH)
-            self._batch = [record for record in dead if record.stripe_id not in self._readers]
+            self._cut_dead = [record for record in dead if record.stripe_id not in self._readers]
 
     def synced(self) -> None:
         """That commit is durable: what was dead in it may be given back."""
-        if self._batch:
+        if not self._batch:
+            self._batch, self._cut_dead = self._cut_dead, []
+        self._replaced_batch += self._cut_replaced
+        self._cut_replaced = []
+        if self._batch or self._replaced_batch:
             self._batch_ready.set()
 
     async def wait_discarded(self) -> None:
@@ -134,15 +157,25 @@ class Reclaimer:
         while True:
             await self._batch_ready.wait()
             await self._gate.wait_open()
-            for record in self._batch:
+            # No await until the batches are taken, nor from there to the deletion of the rows.
+            dead, self._batch = self._batch, []
+            replaced = [record for record in self._replaced_batch if record.stripe_id not in self._readers]
+            self._replaced_batch = [
+                record for record in self._replaced_batch if record.stripe_id in self._readers
+            ]
+            if replaced:
+                reach("repair.durable")
+            for record in dead:
                 self._meta.stripes.delete(record.stripe_id)
-            await self._chunks.discard(self._batch)
-            self.stripes_discarded += len(self._batch)
+            await self._chunks.discard(dead + replaced)
+            if replaced:
+                reach("repair.given-back")
+            self.stripes_discarded += len(dead)
             self._batch_ready = trio.Event()
             discarded, self._discarded = self._discarded, trio.Event()
             discarded.set()
-            is_full_batch = len(self._batch) == DISCARD_BATCH
-            self._batch = []
-            if not is_full_batch:
+            if self._batch or self._replaced_batch:  # became durable meanwhile, or is still being read
+                self._batch_ready.set()
+            if len(dead) < DISCARD_BATCH:
                 with trio.move_on_after(DISCARD_PAUSE_S):
                     await self._hurry.wait()

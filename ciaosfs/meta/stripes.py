@@ -7,7 +7,7 @@ extent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ciaosfs.base.types import ShardPlace, StripeKind, StripeRecord
@@ -52,6 +52,8 @@ class Stripes:
         self._read = database.executor()
         self._write = database.executor()
         self._live: dict[int, int] = {}
+        self.on_moved: Callable[[int], None] = lambda stripe_id: None
+        """Called with the id of a stripe whose shards lie elsewhere now; for caches of records."""
         database.add_memory(self)
 
     def insert(self, record: StripeRecord) -> None:
@@ -129,6 +131,7 @@ class Stripes:
         self._write(_PUT_SHARD, (stripe_id, *place))
         if is_new:
             self._write(_ADD_MISSING, (stripe_id, -1))
+        self.on_moved(stripe_id)
 
     def forget_shard(self, stripe_id: int, place: ShardPlace) -> bool:
         """The shard at `place` is lost and counts as missing. False when it had moved or was missing before."""
@@ -137,6 +140,7 @@ class Stripes:
         if self._database.changes() == before:
             return False
         self._write(_ADD_MISSING, (stripe_id, 1))
+        self.on_moved(stripe_id)
         return True
 
     def count(self) -> int:

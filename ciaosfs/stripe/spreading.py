@@ -9,7 +9,7 @@ needle is passed over and another one is tried for it, in another round; what wa
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -38,8 +38,8 @@ ChooseDrives = Callable[[int, Collection[int], Collection[int]], list[int]]
 class Load(Protocol):
     """What is to be written. `shards` is called once, in a worker thread."""
 
-    def shards(self) -> Sequence[Shard]:
-        """The `shape.shard_count` shards, each `shape.shard_bytes` long."""
+    def shards(self) -> Sequence[Shard] | Mapping[int, Shard]:
+        """The shards that the spec wants, by index, each `shape.shard_bytes` long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class NeedleSpec:
     stripe_id: int
     stripe_kind: StripeKind | None
     shape: Shape
+    only: tuple[int, ...] | None = None
+    """The indexes of the shards to be written, in order; None for all."""
+
+    @property
+    def wanted(self) -> Sequence[int]:
+        """The indexes of the shards to be written."""
+        return range(self.shape.shard_count) if self.only is None else self.only
 
 
 class Written(NamedTuple):
@@ -144,15 +151,15 @@ class Spreader:
     ) -> None:
         """Rounds of taking places and writing, until all needles are written or no drive is left to try."""
         shape = spec.shape
-        shards: Sequence[Shard] | None = None
+        shards: Sequence[Shard] | Mapping[int, Shard] | None = None
         exclude = frozenset(tried)
         away: set[int] = set()
         has_looked = False
-        while len(written) < shape.shard_count:
+        while len(written) < len(spec.wanted):
             self.check_drives(away)
             candidates = sum(slot.number not in exclude | away for slot in self._drives.usable())
-            wanted = min(shape.shard_count, candidates)
-            missing = [index for index in range(shape.shard_count) if index not in written]
+            wanted = min(len(spec.wanted), candidates)
+            missing = [index for index in spec.wanted if index not in written]
             beside = {*holders, *(needle.volume.drive_number for needle in written.values())}
             chosen = choose(len(missing), tried, beside)
             if len(written) + len(chosen) < wanted:
@@ -279,8 +286,12 @@ class Spreader:
 
 
 def _write(
-    store_id: bytes, spec: NeedleSpec, load: Load, shards: Sequence[Shard] | None, targets: Sequence[_Target]
-) -> Sequence[Shard]:
+    store_id: bytes,
+    spec: NeedleSpec,
+    load: Load,
+    shards: Sequence[Shard] | Mapping[int, Shard] | None,
+    targets: Sequence[_Target],
+) -> Sequence[Shard] | Mapping[int, Shard]:
     """Blocking: everything that is done to the bytes. Fills in each target's head or error.
 
     A deadline for slow drives belongs here: each drive's write would go to a thread of its own, and those

@@ -7,7 +7,7 @@ once is in CONCURRENCY.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -26,6 +26,7 @@ from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.log import CommitLog, LogEntry
 from ciaosfs.stripe.presence import Presence
 from ciaosfs.stripe.reader import ReaderStatistics, StripeReader
+from ciaosfs.stripe.rebuild import Rebuilder
 from ciaosfs.stripe.spreading import Spreader
 from ciaosfs.stripe.writer import StripeWriter, WriterStatistics
 from ciaosfs.volume.appending import Appenders
@@ -102,6 +103,9 @@ class ChunkStore:
         self._shards = ShardFetcher(self._files)
         damage = DamageReports(self._tell_damage, drives.all_present)
         self._reader = StripeReader(self._shards, workers, damage)
+        self._rebuilder = Rebuilder(
+            drives, self._shards, self._chooser, self._spreader, self._durability, damage, workers
+        )
         self._log = CommitLog(
             drives,
             self._files,
@@ -147,6 +151,25 @@ class ChunkStore:
         record, written = await self._writer.write(pieces, kind)
         self._shards.wrote(written)
         return record
+
+    async def rebuild(
+        self, record: StripeRecord, shard_indexes: Collection[int], *, avoid: Collection[int] = ()
+    ) -> StripeRecord:
+        """Write these shards of a stripe anew, onto drives that hold none of its other shards, nor are in `avoid`.
+
+        A shard that is whole where it lies is copied, the others are decoded. Returns the stripe with the places of
+        what was written, which may be fewer shards than asked for: nothing refers to them yet. Written is not synced.
+        Raises StripeLostError when too few good shards are left, DriveGoneError when they may be on drives that are
+        away, or no drive is left to write to, NoSpaceError when those that are left are full.
+        The caller keeps the stripe from being discarded meanwhile.
+        """
+        rebuilt, written = await self._rebuilder.rebuild(record, shard_indexes, avoid)
+        self._shards.wrote(written)
+        return rebuilt
+
+    def can_place(self, record: StripeRecord, shard_indexes: Collection[int]) -> bool:
+        """Whether a drive is there, full or not, that holds none of the stripe's other shards."""
+        return self._rebuilder.can_place(record, shard_indexes)
 
     def read_nowait(self, stripe: StripeRecord, offset: int, length: int) -> Buffer | None:
         """Payload bytes `[offset, offset + length)`, verified, if they are in the page cache; else None.
