@@ -63,6 +63,8 @@ class DaemonError(CiaosError):
 class DamagedError(CiaosError):
     """Stored bytes fail their checks. Never raised because a drive is away or slow."""
 
+    exit_code = 7
+
 
 class ShardDamagedError(DamagedError):
     """One shard's needle is torn, flipped, misplaced or foreign; others of its stripe may be good."""

@@ -91,6 +91,8 @@ CHECK_PROBLEMS_MAX = 1000
 """Sentences that a check keeps and sends (all are counted): far below CONTROL_REPLY_BYTES_MAX."""
 CHECK_BAD_SHARDS_MAX = 200_000
 """Damaged shards a check remembers to find the stripes that are lost with them."""
+CONTROL_PAGE_ITEMS = 100
+"""Sentences or files in one part of an answer."""
 DAMAGED_BATCH_FILES = 20_000
 """Files whose paths are looked up at once, by one look at every name."""
 LOG_FILE_BYTES_MAX = 4 * MIB

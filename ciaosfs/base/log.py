@@ -41,6 +41,11 @@ def set_up_terminal(level: int = logging.INFO) -> None:
     _install(logging.StreamHandler(sys.stderr), level)
 
 
+def set_up_silence() -> None:
+    """Log nothing: for a command that says itself what is wrong."""
+    _install(logging.NullHandler(), logging.CRITICAL)
+
+
 def _install(handler: logging.Handler, level: int) -> None:
     handler.setFormatter(logging.Formatter(FORMAT))
     root = logging.getLogger()

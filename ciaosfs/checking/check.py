@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import trio
 
-from ciaosfs.base.errors import LogDamagedError
+from ciaosfs.base.errors import CiaosError, LogDamagedError
 from ciaosfs.checking.findings import Findings, Progress, StoppedError
 from ciaosfs.checking.history import HistoryCheck
 from ciaosfs.checking.needles import NeedleCheck
@@ -37,9 +37,9 @@ async def check_open(
     With `replay` (by default with `data`) a database is built from the commit log and compared. Who passes
     `findings` and `progress` can look at them meanwhile. Cancelled, it ends at its next step.
     """
-    survey = filesystem.survey()
-    source = Source(survey.store_id, survey.reader, survey.chunks)
-    return await run(source, survey.workers, data=data, replay=replay, findings=findings, progress=progress)
+    parts = filesystem.parts
+    source = Source(parts.meta.state.load().store_id, parts.meta.reader, parts.chunks)
+    return await run(source, parts.workers, data=data, replay=replay, findings=findings, progress=progress)
 
 
 async def run(
@@ -56,9 +56,13 @@ async def run(
     progress = progress or Progress()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_when_cancelled, progress)
-        await workers.run(_check, source, findings, progress, data, data if replay is None else replay)
+        error = await workers.run(
+            _check, source, findings, progress, data, data if replay is None else replay
+        )
         nursery.cancel_scope.cancel()
     await trio.lowlevel.checkpoint_if_cancelled()
+    if error is not None:
+        raise error
     return findings
 
 
@@ -69,18 +73,25 @@ async def _stop_when_cancelled(progress: Progress) -> None:
         progress.stop()
 
 
-def _check(source: Source, findings: Findings, progress: Progress, data: bool, replay: bool) -> None:
-    """Blocking, all stages. When the tables cannot be read the later stages have nothing to go by."""
+def _check(
+    source: Source, findings: Findings, progress: Progress, data: bool, replay: bool
+) -> CiaosError | None:
+    """Blocking, all stages; what kept it from its end. When the tables cannot be read the later stages have nothing
+    to go by.
+    """
     try:
         if not _check_metadata(source, findings, progress):
-            return
+            return None
         NeedleCheck(source, findings, progress, data=data).run()
         HistoryCheck(source, findings, progress, replay=replay).run()
         progress.begin("done")
-    except StoppedError:
-        return
     except LogDamagedError as error:
         findings.problem(error.message)
+    except CiaosError as error:
+        return error
+    except StoppedError:
+        pass
+    return None
 
 
 def _check_metadata(source: Source, findings: Findings, progress: Progress) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,27 @@ def print_result(sentence: str) -> None:
 def talk(sentence: str) -> None:
     """What a person should know beside the result, on stderr."""
     click.echo(sentence, err=True)
+
+
+class Line:
+    """One line on stderr that is written over, if that is a terminal; else nothing."""
+
+    def __init__(self) -> None:
+        self._is_live = sys.stderr.isatty()
+        self._is_shown = False
+
+    def show(self, text: str) -> None:
+        """Show this instead of what was shown before, cut to the width of the terminal."""
+        if self._is_live:
+            width = shutil.get_terminal_size().columns - 1
+            click.echo(f"\r\x1b[K{text[:width]}", nl=False, err=True)
+            self._is_shown = True
+
+    def clear(self) -> None:
+        """Leave an empty line."""
+        if self._is_shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._is_shown = False
 
 
 class Screen:

@@ -7,6 +7,7 @@ import socket
 import stat
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DaemonError
 from ciaosfs.control.framing import LineReader
-from ciaosfs.control.messages import Request, decode_reply, encode_request
+from ciaosfs.control.messages import Request, decode_part, decode_reply, encode_request
 
 CALL_TIMEOUT_S = 30.0
 """For requests that are answered at once. Others (`sync`) wait as long as the daemon lives."""
@@ -67,6 +68,7 @@ class Connection:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._lines = LineReader(limits.CONTROL_REPLY_BYTES_MAX)
+        self.reply: dict[str, Any] = {}
 
     def __enter__(self) -> Connection:
         self._socket.settimeout(CALL_TIMEOUT_S)
@@ -90,9 +92,28 @@ class Connection:
         Raises the daemon's error as its own class, or DaemonError when the daemon went away, or took
         longer than `timeout_s` (None: waits as long as the daemon lives).
         """
+        for _ in self.stream(operation, timeout_s=timeout_s, **arguments):
+            pass
+        return self.reply
+
+    def stream(
+        self, operation: str, *, timeout_s: float | None = CALL_TIMEOUT_S, **arguments: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Send one request and yield the parts that come before its result, which is in `reply` afterwards.
+
+        `timeout_s` is how long the daemon may be silent. Raises as `call`.
+        """
         self._socket.settimeout(timeout_s)
+        line = self._exchange(encode_request(Request(operation, arguments)), timeout_s)
+        while (part := decode_part(line)) is not None:
+            yield part
+            line = self._exchange(b"", timeout_s)
+        self.reply = decode_reply(line)
+
+    def _exchange(self, sent: bytes, timeout_s: float | None) -> bytes:
+        """Send, and return the next line that comes."""
         try:
-            self._socket.sendall(encode_request(Request(operation, arguments)))
+            self._socket.sendall(sent)
             while (line := self._lines.next_line()) is None:
                 data = self._socket.recv(_RECEIVE_BYTES)
                 if not data:
@@ -102,4 +123,4 @@ class Connection:
             raise DaemonError(f"The daemon did not answer within {timeout_s:g} s.") from None
         except OSError as error:
             raise DaemonError(f"The connection to the daemon broke: {error.strerror}.") from error
-        return decode_reply(line)
+        return line

@@ -6,6 +6,8 @@ A client sends requests, one line each, and gets one reply for each, in order:
     {"v": 1, "ok": true, "result": {...}}
     {"v": 1, "ok": false, "errno": 28, "code": "NoSpaceError", "message": "The drives cannot take ..."}
 
+An operation that takes long may send any number of *parts* before its reply, each `{"v": 1, "more": {...}}`.
+
 `code` is the name of a class in `base/errors.py`; the client raises that class again. A field that is not
 known is ignored, so both sides may grow.
 """
@@ -22,7 +24,7 @@ from ciaosfs.base import errors, limits
 from ciaosfs.base.errors import CiaosError, DaemonError, FsError, UsageError
 
 VERSION = 1
-OPERATIONS = ("status", "sync", "stop", "job-list", "job-pause", "job-resume", "scrub")
+OPERATIONS = ("status", "sync", "stop", "job-list", "job-pause", "job-resume", "scrub", "check", "damaged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,23 @@ def encode_result(result: Mapping[str, Any]) -> bytes:
     if len(line) > limits.CONTROL_REPLY_BYTES_MAX:
         raise UsageError(f"The answer has {len(line)} bytes, more than one message may have.")
     return line
+
+
+def encode_part(part: Mapping[str, Any]) -> bytes:
+    """Something to be told before the reply. Raises UsageError when it would be too long for one line."""
+    line = _encode({"v": VERSION, "more": part})
+    if len(line) > limits.CONTROL_REPLY_BYTES_MAX:
+        raise UsageError(f"A part of the answer has {len(line)} bytes, more than one message may have.")
+    return line
+
+
+def decode_part(line: bytes) -> dict[str, Any] | None:
+    """The part in a line, or None when the line is the reply (for `decode_reply`)."""
+    try:
+        part = _decode(line).get("more")
+    except UsageError:
+        return None
+    return part if isinstance(part, dict) else None
 
 
 def encode_failure(error: Exception) -> bytes:

@@ -29,7 +29,6 @@ from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
-from ciaosfs.fs.survey import Survey
 from ciaosfs.meta import reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
@@ -299,11 +298,6 @@ class FileSystem:
                 return reports.stripes_by_missing(reader, absent)
 
         return await self._workers.run(count)
-
-    def survey(self) -> Survey:
-        """What a check of the whole store reads."""
-        store_id = self._meta.state.load().store_id
-        return Survey(store_id, self._meta.reader, self._chunks, self._workers)
 
     # Inside
 

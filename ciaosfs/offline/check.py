@@ -51,7 +51,7 @@ async def check_closed(
     with _copied_database(config) as database:
         trouble = await workers.run(_database_trouble, database, config.store_id)
         if trouble is not None:
-            findings.problem(trouble)
+            findings.problem(trouble.replace(str(database), str(database_path(config.path))))
             for file in database_files(database):
                 file.unlink(missing_ok=True)
         is_missing = trouble is None and not database.exists()

@@ -12,6 +12,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.opening import open_store
 from ciaosfs.jobs.opening import open_jobs
 from ciaosfsd.control.handlers_admin import AdminHandlers
+from ciaosfsd.control.handlers_check import CheckHandlers
 from ciaosfsd.control.handlers_jobs import JobHandlers
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.fuse.session import Session, mounted
@@ -42,4 +43,4 @@ async def build(
         with mounted(filesystem, mountpoint, config.path, workers) as session:
             admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
             handlers = {**admin.by_operation(), **JobHandlers(jobs.runner).by_operation()}
-            yield Services(session, ControlServer(socket, handlers))
+            yield Services(session, ControlServer(socket, handlers, CheckHandlers(filesystem).streams()))

@@ -1,5 +1,8 @@
 """The control socket: accepts clients, reads a request per line, answers each, within bounds.
 
+An operation that takes long may tell how far it is before its reply. It ends when its client has gone, and at once
+when the server closes: the store is not kept mounted for it.
+
 Only the daemon's own user and root are let in, by the credentials of the peer. Every request gets an answer, a
 refused client too. A client may stay connected; one that is silent for IDLE_S is let go.
 """
@@ -14,18 +17,22 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import trio
 
 from ciaosfs.base import limits
-from ciaosfs.base.errors import CiaosError, FsError, UsageError
+from ciaosfs.base.errors import CiaosError, DaemonError, FsError, UsageError
 from ciaosfs.control.framing import LineReader
-from ciaosfs.control.messages import Request, decode_request, encode_failure, encode_result
+from ciaosfs.control.messages import Request, decode_request, encode_failure, encode_part, encode_result
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+StreamHandler = Callable[[Mapping[str, Any], Send], Awaitable[Mapping[str, Any]]]
+"""(arguments, what sends a part to the client) -> the reply. Cancelled when the client goes or the server closes."""
 
 IDLE_S = 600.0
 SEND_S = 30.0
@@ -38,11 +45,18 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class ControlServer:
-    """Serves `handlers`, by operation, at the socket `path`."""
+    """Serves `handlers` and `streams`, by operation, at the socket `path`."""
 
-    def __init__(self, path: Path, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        handlers: Mapping[str, Handler],
+        streams: Mapping[str, StreamHandler] = MappingProxyType({}),
+    ) -> None:
         self._path = path
         self._handlers = handlers
+        self._streams = streams
+        self._streaming: set[trio.CancelScope] = set()
         self._clients = 0
         self._busy = 0
         self._closing = False
@@ -71,6 +85,8 @@ class ControlServer:
     async def close(self) -> None:
         """Give requests under way a while to be answered; then the caller cancels `serve`."""
         self._closing = True
+        for scope in self._streaming:
+            scope.cancel()
         if self._busy:
             with trio.move_on_after(CLOSING_S):
                 await self._settled.wait()
@@ -122,7 +138,7 @@ class ControlServer:
                 await self._send(stream, encode_failure(error))
                 return
             if line is not None:
-                await self._send(stream, await self._answer(line))
+                await self._send(stream, await self._answer(stream, line))
                 continue
             with trio.move_on_after(IDLE_S) as idle:
                 data = await stream.receive_some(_RECEIVE_BYTES)
@@ -130,11 +146,16 @@ class ControlServer:
                 return
             lines.feed(data)
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, stream: trio.SocketStream, line: bytes) -> bytes:
         self._busy += 1
         try:
             request = decode_request(line)
+            streaming = self._streams.get(request.operation)
+            if streaming is not None:
+                return encode_result(await self._carry_out_streaming(stream, streaming, request))
             return encode_result(await self._carry_out(request))
+        except trio.BrokenResourceError:
+            raise
         except CiaosError as error:
             return encode_failure(error)
         except Exception as error:
@@ -150,6 +171,29 @@ class ControlServer:
         if handler is None:
             raise UsageError(f"This daemon cannot do {request.operation!r}.")
         return await handler(request.arguments)
+
+    async def _carry_out_streaming(
+        self, stream: trio.SocketStream, handler: StreamHandler, request: Request
+    ) -> Mapping[str, Any]:
+        with trio.CancelScope() as scope:
+
+            async def send(part: Mapping[str, Any]) -> None:
+                try:
+                    await self._send(stream, encode_part(part))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+
+            self._streaming.add(scope)
+            try:
+                if self._closing:
+                    scope.cancel()
+                return await handler(request.arguments, send)
+            finally:
+                self._streaming.discard(scope)
+        if self._closing:
+            raise DaemonError("The store is being unmounted: this ended before it was done.")
+        raise trio.BrokenResourceError("the client has gone")
 
     async def _send(self, stream: trio.SocketStream, line: bytes) -> None:
         with trio.move_on_after(SEND_S) as late:

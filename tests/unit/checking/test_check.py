@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import trio_test
 
 from ciaosfs.base.types import VolumeKind
 from ciaosfs.checking.check import check_open, check_store
-from ciaosfs.checking.findings import Findings
+from ciaosfs.checking.findings import Findings, Progress
 from ciaosfs.codec.needle import head_bytes_for
 from ciaosfs.drive.local import volume_name
 from ciaosfs.drive.workers import Workers
@@ -107,6 +108,22 @@ async def test_a_sound_store_that_is_closed_and_does_not_change(sound: Store) ->
 async def test_a_store_that_was_never_open(tmp_path: Path) -> None:
     findings = await closed(Store.make(tmp_path / "store"), data=True)
     assert (findings.problems, findings.notes) == ([], [])
+
+
+@trio_test
+async def test_a_check_can_be_stopped_and_cancelled(sound: Store, tmp_path: Path) -> None:
+    async with sound.copy(tmp_path / "store").open() as filesystem:
+        progress = Progress()
+        progress.stop()
+        await check_open(filesystem, data=True, progress=progress)
+        assert progress.stage != "done"
+        progress = Progress()
+        with trio.move_on_after(0) as scope:
+            await check_open(filesystem, data=True, progress=progress)
+        assert scope.cancelled_caught
+        progress = Progress()
+        await check_open(filesystem, data=True, progress=progress)
+        assert progress.stage == "done"
 
 
 # One thing broken at a time. Each returns the beginnings of the sentences it causes.

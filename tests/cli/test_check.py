@@ -1,0 +1,48 @@
+"""What `ciaosfs check` says of stores that are not mounted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ciaosfs.cli.progress import progress_line
+from tests.cli.conftest import Ciaosfs
+
+
+def test_a_sound_store(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ciaosfs("mkfs", store)
+    outcome = ciaosfs("check", store)
+    assert (outcome.status, outcome.out, outcome.err) == (0, f"Store {store} is consistent.\n", "")
+    fields = json.loads(ciaosfs("check", store, "--data", "--json").out)
+    assert fields == {"type": "check", "store": str(store), "data": True, "problems": 0}
+
+
+def test_what_is_wrong_is_a_sentence_and_status_7(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    ciaosfs("mkfs", store)
+    (store / "meta" / "meta.sqlite").write_bytes(b"garbage" * 1000)
+    outcome = ciaosfs("check", store)
+    assert outcome.status == 7
+    assert outcome.err == ""
+    first, last = outcome.out.splitlines()
+    database = store / "meta" / "meta.sqlite"
+    assert first == (
+        f"The metadata database {database} is damaged: file is not a database: 'ciaosfs recover' rebuilds it."
+    )
+    assert last == f"Store {store} has 1 problem."
+    problem, _ = [json.loads(line) for line in ciaosfs("check", store, "--json").out.splitlines()]
+    assert problem == {"type": "problem", "sentence": first}
+
+
+def test_progress_has_a_share_a_rate_and_the_time_left() -> None:
+    assert progress_line("opening", 0, 0, "", 5.0) == "opening"
+    assert progress_line("looking", 10, 0, "shards", 0.1) == "looking: 10 shards"
+    assert (
+        progress_line("looking", 10, 40, "shards", 2.0)
+        == "looking: 25% of 40 shards, at 5 shards/s, 6.0 s left"
+    )
+    assert progress_line("reading", 1 << 20, 4 << 20, "bytes", 1.0) == (
+        "reading: 25% of 4.00 MiB, at 1.00 MiB/s, 3.0 s left"
+    )
+    assert progress_line("looking", 40, 40, "shards", 2.0) == "looking: 100% of 40 shards, at 20 shards/s"
