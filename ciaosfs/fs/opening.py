@@ -118,7 +118,8 @@ async def open_store(
                         finally:
                             nursery.cancel_scope.cancel()
         finally:
-            await workers.run(meta.close)
+            with trio.CancelScope(shield=True):
+                await workers.run(meta.close)
 
 
 async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committer) -> None:

@@ -99,6 +99,9 @@ async def recover(
                 f"{len(found.chain)} commits were applied from the drives' log, up to number "
                 f"{found.chain[-1].sequence}."
             )
+        # The commit before one that is dropped may be torn as well: that one was perhaps made to heal it.
+        tip = await _commit_of(meta, chunks, workers) if dropped else newest
+        torn = [] if tip is None or is_same_boot else await _torn(meta, chunks, tip)
     except BaseException:
         meta.close()
         raise
@@ -109,8 +112,8 @@ async def recover(
         tuple(reports),
         epoch=max((record.epoch for record in found.records), default=0),
         stripe_id=0 if newest is None else max(stripes_brought(newest.changeset), default=0),
-        must_supersede=went_back or dropped or (not is_same_boot and bool(_absent(chunks))),
-        torn_stripes=[] if newest is None or dropped or is_same_boot else await _torn(meta, chunks, newest),
+        must_supersede=went_back or dropped or bool(_absent(chunks)),
+        torn_stripes=torn,
         to_copy=None if newest is None or dropped or _has_copies(chunks, found.records[newest]) else newest,
     )
 
@@ -165,6 +168,13 @@ def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = Fa
 
 async def _read_log(state: State, chunks: ChunkStore, workers: Workers) -> _Log | None:
     """The commits from a moment on, its own included; None when it is not on the way to the tip."""
+    records = await _scan(state, chunks, workers)
+    chain = choose_chain(records, state)
+    return None if chain is None else _Log(records, chain)
+
+
+async def _scan(state: State, chunks: ChunkStore, workers: Workers) -> dict[CommitRecord, set[int]]:
+    """Every commit from a moment on, its own included, and the drives that have it."""
 
     def scan() -> dict[CommitRecord, set[int]]:
         found: dict[CommitRecord, set[int]] = {}
@@ -173,9 +183,14 @@ async def _read_log(state: State, chunks: ChunkStore, workers: Workers) -> _Log 
                 found.setdefault(decode_commit(entry.payload()), set()).add(entry.drive_number)
         return found
 
-    records = await workers.run(scan)
-    chain = choose_chain(records, state)
-    return None if chain is None else _Log(records, chain)
+    return await workers.run(scan)
+
+
+async def _commit_of(meta: Metadata, chunks: ChunkStore, workers: Workers) -> CommitRecord | None:
+    """The commit that `meta` is at; None in a new store."""
+    state = meta.state.load()
+    records = await _scan(state, chunks, workers)
+    return next((record for record in records if record.commit_id == state.commit_id), None)
 
 
 async def _apply(meta: Metadata, chain: Sequence[CommitRecord], workers: Workers) -> None:

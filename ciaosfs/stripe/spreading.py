@@ -325,9 +325,18 @@ def _write(
                 volume.file.write_behind(start, target.offset + head.needle_bytes - start)
         except OSError as error:
             target.error = error
+            _give_back(volume, target.offset, head.needle_bytes)
         else:
             target.head = head
     return shards
+
+
+def _give_back(volume: Volume, offset: int, length: int) -> None:
+    """Blocking. What was written of a needle before its drive was full would fill that drive for ever."""
+    try:
+        volume.file.punch(offset, length)
+    except OSError as error:
+        log.debug("part of a needle in volume %016x stays: %s", volume.volume_id, error)
 
 
 def _take_back(needles: Sequence[Written]) -> None:

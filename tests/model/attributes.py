@@ -6,7 +6,7 @@ from ciaosfs.base import limits
 from ciaosfs.fs import acl
 from ciaosfs.fs.acl import Entry
 from ciaosfs.fs.attributes import SetAttributes
-from tests.model.machine import FILE_BYTES_MAX, MODES, Machine, Step, Steps
+from tests.model.machine import MODES, Machine, Step, Steps
 from tests.support.builders import WHO
 from tests.support.model_fs import COMPRESSION
 
@@ -41,7 +41,15 @@ async def truncate(machine: Machine, step: Step) -> None:
     if number is None:
         return
     size = machine.model.nodes[number].size
-    choices = [0, size, size // 2, max(0, size - 1), size + step.c % 5000, step.c % FILE_BYTES_MAX, 4096]
+    choices = [
+        0,
+        size,
+        size // 2,
+        max(0, size - 1),
+        size + step.c % 5000,
+        step.c % machine.file_bytes_max,
+        4096,
+    ]
     if step.d % 40 == 0:
         choices = [limits.FILE_BYTES_MAX + 1]
     await set(machine, number, size=choices[step.b % len(choices)])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import random
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from ciaosfs.base import limits
-from tests.model.machine import FILE_BYTES_MAX, Machine, Step, Steps
+from tests.model.machine import Machine, Step, Steps
 from tests.support.builders import WHO
+
+Merge = Callable[[list[int]], Awaitable[bool]]
+Bear = Callable[[Merge], Merge]
+"""What makes a call that may fail one that does not."""
 
 
 async def open(machine: Machine, step: Step, truncate: bool = False) -> None:
@@ -42,7 +46,7 @@ async def write_to(machine: Machine, choice: int, place: Callable[[int], int], d
     if not machine.handles:
         return
     fh, number = machine.handles[choice % len(machine.handles)]
-    offset = min(place(machine.model.nodes[number].size), FILE_BYTES_MAX)
+    offset = min(place(machine.model.nodes[number].size), machine.file_bytes_max)
     machine.touched.add(number)
     for at in range(0, len(data), limits.MIB):
         part = data[at : at + limits.MIB]
@@ -102,7 +106,7 @@ async def launch(machine: Machine, step: Step) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def compact(machine: Machine, step: Step) -> None:
+async def compact(machine: Machine, step: Step, bear: Bear = lambda call: call) -> None:
     """Some stripes are copied into one while the next steps are done, half dead or not."""
     meta = machine.fs._meta
     ids = meta.stripes.ids_after(0)
@@ -112,7 +116,7 @@ async def compact(machine: Machine, step: Step) -> None:
         room -= meta.stripes.live_bytes(stripe_id) or 0
         if room >= 0:
             chosen.append(stripe_id)
-    machine.nursery.start_soon(machine.fs._room._compactor._merge, chosen)
+    machine.nursery.start_soon(bear(machine.fs._room._compactor._merge), chosen)
     await trio.lowlevel.checkpoint()
 
 

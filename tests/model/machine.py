@@ -38,6 +38,7 @@ NAMES = [b"a", b"b", b"c", b"d\xff", b"long" * 63 + b"xyz"]
 STRANGE_NAMES = [b"x" * 256, b"nobody"]
 MODES = [0o644, 0o600, 0o755, 0o4755, 0o2755, 0o2644, 0o1777, 0]
 FILE_BYTES_MAX = 7 << 20
+"""How far files reach in this machine; others may have smaller ones."""
 QUIET_BYTES = 1 << 20
 """While all files together are smaller, every byte is compared after every step."""
 
@@ -64,6 +65,8 @@ Steps = dict[str, tuple[float, Callable[["Machine", Step], Awaitable[Exit | None
 
 class Machine:
     """A store, its model, and what a crash may show."""
+
+    file_bytes_max = FILE_BYTES_MAX
 
     def __init__(
         self, place: Path, seed: int, table: Steps, make_workers: Callable[[], Workers] = Workers
@@ -180,7 +183,7 @@ class Machine:
         await eventually(lambda: self.fs.inode_count() == len(self.model.nodes))
         for _ in range(200):
             # What a crash left dead is found with the next commit, and a commit needs a change.
-            await self.fs.setattr(ROOT_INO, SetAttributes(mtime_ns=self.model.nodes[ROOT].mtime), WHO)
+            await self.stir()
             await self.fs.sync()
             if not self.fs._meta.stripes.dead(1):
                 break
@@ -189,6 +192,10 @@ class Machine:
         assert self.fs._meta.inodes.orphans() == []
         status = self.fs.status()
         assert (status.pending_bytes, status.open_handles, len(self.fs._files)) == (0, 0, 0)
+
+    async def stir(self) -> None:
+        """A change, so that there is something to commit."""
+        await self.fs.setattr(ROOT_INO, SetAttributes(mtime_ns=self.model.nodes[ROOT].mtime), WHO)
 
     # Doing one thing to both
 

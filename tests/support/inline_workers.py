@@ -40,9 +40,13 @@ class InlineWorkers(Workers):
     ) -> None:
         return
 
+    def turns(self) -> int:
+        """How often others run before the next call."""
+        return self._dice.randrange(TURNS_MAX)
+
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         await trio.lowlevel.checkpoint()
-        for _ in range(self._dice.randrange(TURNS_MAX)):
+        for _ in range(self.turns()):
             await trio.lowlevel.cancel_shielded_checkpoint()
         return function(*args)
 

@@ -1,0 +1,108 @@
+"""Windows that the simulator found, each by itself."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from trio.testing import trio_test
+
+from ciaosfs.base.errors import NoSpaceError
+from tests.crash.test_last_commit import LARGE, SMALL, highest_stripe, in_doubt, stripes_after, zero_shards
+from tests.support.builders import Store, files_in, files_of, put
+from tests.support.chunks import Bench, some_bytes
+from tests.support.needles import last_commit
+from tests.support.power import PoweredDrives
+
+
+@trio_test
+async def test_a_commit_that_people_did_not_see_does_not_come_back(tmp_path: Path) -> None:
+    """Killed when two of three drives had the needle; then mounted without those two; then they are back."""
+    store = Store.make(tmp_path / "store", data_count=1, parity_count=2)
+    power, left = PoweredDrives(), list[Store]()
+    async with store.open(power) as filesystem:
+        await put(filesystem, b"file", b"one")
+        await filesystem.sync()
+        await put(filesystem, b"file", b"two")
+        writes = 0
+
+        def strike(what: str, where: str) -> None:
+            nonlocal writes
+            writes += what == "write"
+            if writes == 6 and not left:  # three are copies of the data
+                left.append(store.copy(tmp_path / "left"))
+
+        power.before = strike
+        await filesystem.sync()
+        power.before = lambda what, where: None
+    (killed,) = left
+    unseen = [copy.drive for copy in last_commit(killed)]
+    assert len(unseen) == 2
+    for number in unseen:
+        killed.hide(number)
+    async with killed.open() as filesystem:
+        assert await files_in(filesystem) == {b"file": b"one"}
+        again = killed.copy(tmp_path / "again")
+    for number in unseen:
+        again.bring_back(number)
+    assert await files_of(again) == {b"file": b"one"}
+
+
+@pytest.mark.parametrize("database", ["at the commit", "gone"])
+@trio_test
+async def test_torn_stripes_are_healed_though_the_commit_that_healed_them_is_dropped(
+    tmp_path: Path, database: str
+) -> None:
+    """A power cut tears the last commit, and the next one comes when the opening after it has healed that."""
+    torn, before = await in_doubt(tmp_path, LARGE)
+    for record in stripes_after(torn, highest_stripe(before)):
+        zero_shards(torn, record, 2)
+    torn.reboot()
+    known = highest_stripe(torn)
+    power, left = PoweredDrives(), list[Store]()
+
+    def strike(what: str, where: str) -> None:
+        if what == "sync" and not left:
+            left.append(torn.copy(tmp_path / "left"))
+
+    power.before = strike
+    async with torn.open(power):
+        pass
+    (cut,) = left
+    healed = stripes_after(cut, known)
+    assert healed
+    for record in healed:
+        zero_shards(cut, record, len(record.places))
+    if database == "gone":
+        cut.lose_database()
+    cut.reboot()
+    async with cut.open() as filesystem:
+        assert any("dropped" in report for report in filesystem.status().reports)
+    for first, second in itertools.combinations(range(6), 2):
+        copy = cut.copy(tmp_path / f"without-{first}-{second}")
+        copy.hide(first)
+        copy.hide(second)
+        assert await files_of(copy) == {b"file": LARGE, b"beside": SMALL}, f"without {first} and {second}"
+
+
+@trio_test
+async def test_what_was_written_of_a_needle_before_its_drive_was_full_does_not_fill_it_for_ever(
+    tmp_path: Path,
+) -> None:
+    bench = Bench.make(tmp_path, 1, 1, spare=1)
+    async with bench.store() as chunks:
+        await chunks.write_stripe([some_bytes(1_000_000)])
+        for faults in (bench.opener[0], bench.opener[1]):
+            faults.bytes_left = 500_000
+        before = used_bytes(bench)
+        for _ in range(4):
+            with pytest.raises(NoSpaceError):
+                await chunks.write_stripe([some_bytes(1_000_000)])
+            for faults in (bench.opener[0], bench.opener[1]):
+                faults.bytes_left = 500_000
+    assert used_bytes(bench) < before + 100_000
+
+
+def used_bytes(bench: Bench) -> int:
+    return sum(path.stat().st_blocks * 512 for path in bench.root.rglob("*.vol"))
