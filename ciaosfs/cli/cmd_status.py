@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,36 +10,67 @@ from typing import Any
 import click
 
 from ciaosfs.base.config import load_config
+from ciaosfs.base.errors import DamagedError
 from ciaosfs.cli import output
+from ciaosfs.cli.safety import FINISHED
 from ciaosfs.client import storelock
-from ciaosfs.client.locate import connect, locate
+from ciaosfs.client.locate import connect, locate, locate_mounted
+
+LISTING_S = 600.0
+"""For a look at every shard and every name of a large store, before the first file is found."""
 
 
 @click.command("status")
 @click.argument(
     "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the status as a JSON line.")
-def command(path: Path | None, as_json: bool) -> None:
-    """Show the state of a store: its mount, space, stripes, drives and last commit.
+@click.option("--damaged", is_flag=True, help="List the files that cannot be read any more, instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def command(path: Path | None, damaged: bool, as_json: bool) -> int:
+    """Show the state of a store: its mount, how safe its data is, space, stripes, drives and last commit.
 
     STORE is its directory, MOUNTPOINT any path in its mount; neither is needed when one store is mounted.
+
+    With --damaged, the files of a mounted store with bytes in stripes that have lost more shards than parity replaces;
+    exit status 7 when there is one.
 
     \b
     Example:
       ciaosfs status /mnt/ciaos
+      ciaosfs status --damaged
     """
+    if damaged:
+        return _damaged(path, as_json)
     target = locate(path)
     fields = _of_unmounted(target.store) if target.mount is None else _of_mounted(target.store)
     if as_json:
         output.print_json("status", fields)
     else:
         output.print_status(fields)
+    return 0
+
+
+def _damaged(path: Path | None, as_json: bool) -> int:
+    target, mount = locate_mounted(path)
+    with connect(target.store) as connection:
+        for part in connection.stream("damaged", timeout_s=LISTING_S):
+            for file in part["files"]:
+                if as_json:
+                    output.print_json("damaged", file)
+                else:
+                    output.print_damaged(os.fspath(mount.mountpoint), file)
+        files, absent = connection.reply["files"], connection.reply["absent_drives"]
+    if files and absent:
+        numbers = ", ".join(map(str, absent))
+        output.talk(f"ciaosfs: what is listed may come back with the drives that are away ({numbers}).")
+    return DamagedError.exit_code if files else 0
 
 
 def _of_mounted(store: Path) -> dict[str, Any]:
     with connect(store) as connection:
-        return {"mounted": True, **connection.call("status")}
+        fields = connection.call("status")
+        jobs = [job for job in connection.call("job-list")["jobs"] if job["state"] not in FINISHED]
+        return {"mounted": True, **fields, "jobs": jobs}
 
 
 def _of_unmounted(store: Path) -> dict[str, Any]:

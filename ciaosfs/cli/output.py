@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import click
 
 from ciaosfs.base.units import format_bytes, format_duration
+from ciaosfs.cli.safety import safety_line
 
 
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:
@@ -87,6 +89,14 @@ def print_status(fields: Mapping[str, Any]) -> None:
             click.echo(f"Drive {drive['number']} is {drive['state']}: {drive['reason']}")
 
 
+def print_damaged(mountpoint: str, file: Mapping[str, Any]) -> None:
+    """The paths of one file, a line each, as bytes: names are not always text."""
+    for path in file["paths"]:
+        click.echo(os.fsencode(mountpoint + path))
+    if not file["paths"]:
+        click.echo(f"inode {file['ino']}, which has no name any more")
+
+
 def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     space, commit = fields["space"], fields["commit"]
     used = max(0, space["total"] - space["free"])
@@ -100,6 +110,12 @@ def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{format_bytes(used)} used",
         ),
         ("Inodes", f"{fields['inodes']:,}; {fields['open_handles']:,} open files"),
+        (
+            "Safety",
+            safety_line(
+                fields["parity"], fields["stripes_by_spare"], fields["stripes_by_missing"], fields["jobs"]
+            ),
+        ),
         ("Stripes", _stripes(fields["stripes_by_missing"], fields["parity"])),
         ("In memory", f"{format_bytes(fields['dirty_bytes'])} not yet on the drives"),
         ("Last commit", _commit(commit)),

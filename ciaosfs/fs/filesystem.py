@@ -29,7 +29,7 @@ from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
-from ciaosfs.meta import reports
+from ciaosfs.meta import losses, reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
@@ -296,6 +296,17 @@ class FileSystem:
         def count() -> dict[int, int]:
             with self._meta.reader() as reader:
                 return reports.stripes_by_missing(reader, absent)
+
+        return await self._workers.run(count)
+
+    async def stripes_by_spare(self) -> dict[int, int]:
+        """How many stripes can do without how many more shards now; whole ones may be left out. Below 0: lost."""
+        absent = [drive.number for drive in self._chunks.drive_statuses() if drive.state is DriveState.ABSENT]
+
+        def count() -> dict[int, int]:
+            with self._meta.reader() as reader:
+                gone = losses.gone_volumes(reader, self._chunks.has_lost_volume)
+                return losses.stripes_by_spare(reader, gone, absent)
 
         return await self._workers.run(count)
 

@@ -6,7 +6,7 @@ In a worker thread, of a `Reader`. Dead stripes do not count: nobody wants their
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ciaosfs.base import limits
@@ -54,6 +54,7 @@ _SPARE: Final = (
 _SPARE_OF_DEGRADED: Final = (
     f"SELECT parity_count - missing, count(*) FROM stripes WHERE missing > 0 AND {_ALIVE} GROUP BY 1"
 )
+_VOLUMES: Final = "SELECT volume, drive FROM volumes WHERE state <> 'dead'"
 _INOS: Final = "SELECT DISTINCT ino FROM extents WHERE stripe = ?"
 
 
@@ -77,14 +78,22 @@ def lost_stripes(
         yield Lost._make(row)
 
 
-def stripes_by_spare(reader: Reader, absent_drives: Collection[int] = ()) -> dict[int, int]:
+def gone_volumes(reader: Reader, is_gone: Callable[[int, int], bool]) -> list[int]:
+    """The volumes of which `is_gone` says, by volume and drive, that they are not where they should be."""
+    return [volume for volume, drive in reader.rows(_VOLUMES) if is_gone(volume, drive)]
+
+
+def stripes_by_spare(
+    reader: Reader, gone_volumes: Collection[int] = (), absent_drives: Collection[int] = ()
+) -> dict[int, int]:
     """How many stripes can do without how many more shards; below 0 they cannot be read. Whole ones may be left out.
 
-    Looks at every shard when drives are absent: about a second for a million.
+    Looks at every shard when volumes are gone or drives absent: about a second for a million.
     """
-    if not absent_drives:
+    if not gone_volumes and not absent_drives:
         return dict(reader.rows(_SPARE_OF_DEGRADED))
-    return dict(reader.rows(_SPARE, ("[]", json.dumps(sorted(absent_drives)))))
+    lists = (sorted(gone_volumes), sorted(absent_drives))
+    return dict(reader.rows(_SPARE, tuple(json.dumps(values) for values in lists)))
 
 
 def damaged_files(reader: Reader, lost: Iterable[Lost]) -> Iterator[DamagedFile]:

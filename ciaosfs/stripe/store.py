@@ -301,6 +301,10 @@ class ChunkStore:
                     return
             await trio.sleep(DROP_PAUSE_S)
 
+    def has_lost_volume(self, volume_id: int, drive_number: int) -> bool:
+        """Whether the drive is there and the volume is not on it. For any thread."""
+        return self.is_there(drive_number) and self._files.get(volume_id) is None
+
     def log_volume_min(self) -> int:
         """A commit appended from now on lies in a log volume with this id or a higher one."""
         return self._appenders.log_volume_min()

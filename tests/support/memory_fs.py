@@ -209,6 +209,9 @@ class MemoryFileSystem:
     async def stripes_by_missing(self) -> dict[int, int]:
         return self.status().stripes_by_missing
 
+    async def stripes_by_spare(self) -> dict[int, int]:
+        return {1: 3}
+
     def status(self) -> FileSystemStatus:
         drive = DriveStatus(0, "/drives/d0", DriveState.ONLINE, TOTAL_BYTES // 2, TOTAL_BYTES, "")
         commit = CommitStatus(7, time.time_ns() - 1_400_000_000, None)

@@ -42,6 +42,7 @@ class AdminHandlers:
         """The state of the store; sizes in bytes, ages and durations in seconds."""
         status = self._fs.status()
         by_missing = await self._fs.stripes_by_missing()
+        by_spare = await self._fs.stripes_by_spare()
         commit = status.commit
         return {
             "pid": os.getpid(),
@@ -59,6 +60,7 @@ class AdminHandlers:
             "open_handles": status.open_handles,
             "dirty_bytes": status.pending_bytes,
             "stripes_by_missing": {str(missing): n for missing, n in by_missing.items()},
+            "stripes_by_spare": {str(spare): n for spare, n in by_spare.items()},
             "drives": [
                 {
                     "number": drive.number,

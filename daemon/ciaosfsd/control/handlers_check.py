@@ -13,8 +13,7 @@ from ciaosfs.base.errors import CiaosError, StoreBusyError
 from ciaosfs.checking.check import check_open
 from ciaosfs.checking.findings import Findings, Progress
 from ciaosfs.fs.parts import Parts
-from ciaosfs.meta.losses import DamagedFile, damaged_files, lost_stripes
-from ciaosfs.meta.placements import volumes_of_shards
+from ciaosfs.meta.losses import DamagedFile, damaged_files, gone_volumes, lost_stripes
 from ciaosfs.meta.reader import Reader
 from ciaosfs.stripe.store import DriveState
 from ciaosfsd.control.server import Send, StreamHandler
@@ -121,13 +120,7 @@ class _Teller:
 
 def _damaged(reader: Reader, parts: Parts, absent: list[int]) -> Iterator[DamagedFile]:
     """Blocking, in pieces. What lies in volumes that have vanished from drives that are there is lost, too."""
-    gone = [
-        volume.volume_id
-        for volume in volumes_of_shards(reader)
-        if volume.drive is not None
-        and parts.chunks.is_there(volume.drive)
-        and parts.chunks.files.get(volume.volume_id) is None
-    ]
+    gone = gone_volumes(reader, parts.chunks.has_lost_volume)
     yield from damaged_files(reader, lost_stripes(reader, gone, absent))
 
 

@@ -1,0 +1,58 @@
+"""How safe the data of a mounted store is, in one line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ciaosfs.base.units import format_duration
+
+HEALING = ("repair", "drain")
+"""Kinds of jobs that give stripes back what they miss."""
+FINISHED = ("done", "failed")
+"""States of jobs that are over."""
+
+
+def safety_line(
+    parity: int,
+    by_spare: Mapping[str, int],
+    by_missing: Mapping[str, int],
+    jobs: Iterable[Mapping[str, Any]],
+) -> str:
+    """How many more drives may fail, what misses shards, and when that is over.
+
+    `by_spare` says how many stripes can do without how many more shards (whole ones may be left out), `by_missing` how
+    many miss how many.
+    """
+    lost = sum(count for spare, count in by_spare.items() if int(spare) < 0)
+    kept = [int(spare) for spare, count in by_spare.items() if count and int(spare) >= 0]
+    parts = [_may_fail(min([*kept, parity]))]
+    if lost:
+        noun = "stripe cannot" if lost == 1 else "stripes cannot"
+        parts.insert(0, f"{lost:,} {noun} be read any more ('ciaosfs status --damaged' lists the files)")
+    missing = sorted((int(number), count) for number, count in by_missing.items() if int(number) and count)
+    if missing:
+        parts.append(", ".join(_misses(number, count) for number, count in missing))
+        parts.append(_when_whole(jobs))
+    return "; ".join(filter(None, parts))
+
+
+def _may_fail(spare: int) -> str:
+    if spare == 0:
+        return "no more drive may fail"
+    return "any 1 more drive may fail" if spare == 1 else f"any {spare} more drives may fail"
+
+
+def _misses(number: int, count: int) -> str:
+    return f"{count:,} {'stripe misses' if count == 1 else 'stripes miss'} {number}"
+
+
+def _when_whole(jobs: Iterable[Mapping[str, Any]]) -> str:
+    """When the healing that is under way ends; the last of several decides."""
+    healing = [job for job in jobs if job["kind"] in HEALING and job["state"] not in FINISHED]
+    if not healing:
+        return ""
+    if any(job["state"] == "paused" for job in healing):
+        return "their repair is paused"
+    left = [job["eta_s"] for job in healing if job["eta_s"] is not None]
+    return f"whole again in {format_duration(max(left))}" if left else "being repaired"
