@@ -19,6 +19,19 @@ POINTS: Final[dict[str, str]] = {
     "repair.recorded": "the metadata knows the new places, in the open transaction",
     "repair.durable": "the commit with the new places is durable, the former needles are still there",
     "repair.given-back": "the former needles were punched out of their volumes",
+    "add.made": "a new drive has its identity file, the configuration does not name it",
+    "add.listed": "the configuration names the new drive, the metadata does not",
+    "add.joined": "the metadata names it in the open transaction, and it is written to",
+    "replace.made": "as add.made, for a drive that is to replace another one",
+    "replace.listed": "the configuration names the new drive and that it replaces another one, the metadata does not",
+    "replace.joined": "the metadata knows both in the open transaction, and the new one is written to",
+    "drain.begun": "a drive is marked as draining in the open transaction, and gets nothing new",
+    "drain.written": "as repair.written, for a shard that is to leave its drive",
+    "drain.recorded": "as repair.recorded",
+    "drain.emptied": "nothing refers to the drive, durably; it is still one of the store",
+    "drain.unlisted": "the configuration does not name the drive any more, the metadata does",
+    "drain.forgotten": "the metadata does not either, in the open transaction",
+    "drain.erased": "that is durable, and what lay on the drive is deleted",
 }
 """Every point, by the job it belongs to, and what is true when it is reached."""
 

@@ -117,6 +117,10 @@ class Committer:
         """
         self._volumes_to_note.append((volume_id, drive_number, kind, state))
 
+    def forget_drive(self, number: int) -> None:
+        """A drive is no longer one of the store: nothing more is to be noted about its volumes."""
+        self._volumes_to_note = [note for note in self._volumes_to_note if note[1] != number]
+
     def demand(self) -> None:
         """Ask for a commit soon, without waiting for it."""
         self._demand.set()

@@ -17,6 +17,7 @@ from ciaosfs.fs import housekeeping
 from ciaosfs.fs.boot import boot_path, database_path, is_same_boot, note_boot
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
+from ciaosfs.fs.drivesync import sync_drives
 from ciaosfs.fs.files import Files
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.flush import Flusher
@@ -96,6 +97,7 @@ async def open_store(
                     recovered.reports,
                     compress=config.compression != "none",
                 )
+                sync_drives(config, meta, chunks)
                 if recovered.to_copy is not None:
                     await committer.copy_again(recovered.to_copy)
                 filesystem.prepare()

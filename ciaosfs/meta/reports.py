@@ -24,6 +24,10 @@ _BY_MISSING: Final = (
     " LEFT JOIN volumes ON volumes.volume = shards.volume AND volumes.drive IN (SELECT value FROM json_each(?))"
     " GROUP BY stripes.stripe) GROUP BY missing"
 )
+_ON_DRIVES: Final = (
+    "SELECT volumes.drive, count(*), sum(stripes.shard_bytes) FROM volumes JOIN shards ON shards.volume = volumes.volume"
+    " JOIN stripes ON stripes.stripe = shards.stripe GROUP BY volumes.drive"
+)
 
 
 def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int) -> list[int]:
@@ -44,6 +48,11 @@ def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int
 def stripes_by_missing(reader: Reader, absent_drives: Iterable[int]) -> dict[int, int]:
     """How many stripes miss how many shards, those on absent drives included. About a second for a million shards."""
     return dict(reader.rows(_BY_MISSING, (json.dumps(sorted(absent_drives)),)))
+
+
+def shards_by_drive(reader: Reader) -> dict[int, tuple[int, int]]:
+    """How many shards each drive has, and their bytes. About a second for a million shards."""
+    return {drive: (shards, bytes_) for drive, shards, bytes_ in reader.rows(_ON_DRIVES)}
 
 
 def files_of_stripes(reader: Reader, stripe_ids: Iterable[int]) -> set[int]:

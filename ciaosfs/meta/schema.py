@@ -152,10 +152,11 @@ CREATE TABLE volumes (
 """
 
 _DRIVES = """
--- The drives the store knows, by the number they have in its configuration.
+-- The drives the store knows, by the number they have in its configuration. A number is never given twice. The
+-- configuration goes before: fs/drivesync.py brings the rows in step with it when the store is opened.
 CREATE TABLE drives (
     number    INTEGER PRIMARY KEY,
-    uuid      BLOB    NOT NULL,  -- 16 bytes; a replaced drive keeps the number and has another uuid
+    uuid      BLOB    NOT NULL,  -- 16 bytes
     state     INTEGER NOT NULL,  -- volumes.DriveState
     added_ns  INTEGER NOT NULL   -- nanoseconds since the epoch
 )

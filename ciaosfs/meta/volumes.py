@@ -20,14 +20,23 @@ _PUT_DRIVE: Final = (
     " ON CONFLICT (number) DO UPDATE SET uuid = ?2, state = ?3, added_ns = ?4"
 )
 _DRIVES: Final = "SELECT number, uuid, state, added_ns FROM drives ORDER BY number"
+_DRIVE: Final = "SELECT number, uuid, state, added_ns FROM drives WHERE number = ?"
 _DELETE_DRIVE: Final = "DELETE FROM drives WHERE number = ?"
+_ON_DRIVE: Final = "SELECT volume FROM volumes WHERE drive = ? ORDER BY volume"
+_DELETE_ON_DRIVE: Final = "DELETE FROM volumes WHERE drive = ?"
+_IS_USED: Final = (
+    "SELECT 1 FROM volumes JOIN shards ON shards.volume = volumes.volume WHERE volumes.drive = ? LIMIT 1"
+)
+_HIGHEST_DRIVE: Final = (
+    "SELECT max(number) FROM (SELECT number FROM drives UNION ALL SELECT drive AS number FROM volumes)"
+)
 
 
 class DriveState(IntEnum):
     """What is wanted of a drive, not whether it answers today. The numbers are stored."""
 
     ACTIVE = 1
-    LEAVING = 2
+    DRAINING = 2
     """Being emptied: nothing new is put on it."""
 
 
@@ -83,6 +92,27 @@ class Volumes:
         """Every drive, by number."""
         rows = self._execute(_DRIVES).fetchall()
         return [DriveRow(number, uuid, DriveState(state), added) for number, uuid, state, added in rows]
+
+    def drive(self, number: int) -> DriveRow | None:
+        row = self._execute(_DRIVE, (number,)).get
+        return None if row is None else DriveRow(row[0], row[1], DriveState(row[2]), row[3])
+
+    def highest_drive(self) -> int:
+        """The highest number of a drive that is known; -1 without any."""
+        highest = self._execute(_HIGHEST_DRIVE).get
+        return -1 if highest is None else highest
+
+    def on_drive(self, number: int) -> list[int]:
+        """The volumes on a drive, lowest id first."""
+        return [row[0] for row in self._execute(_ON_DRIVE, (number,)).fetchall()]
+
+    def is_drive_used(self, number: int) -> bool:
+        """Whether any shard lies on the drive, also of a dead stripe."""
+        return self._execute(_IS_USED, (number,)).get is not None
+
+    def delete_on_drive(self, number: int) -> None:
+        """Forget all volumes of a drive that is not used."""
+        self._execute(_DELETE_ON_DRIVE, (number,))
 
     def delete_drive(self, number: int) -> None:
         """Forget a drive; no volume may lie on it. Unknown: nothing."""

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ciaosfs.base import limits
+from ciaosfs.base.config import DriveLabels
 from ciaosfs.base.types import Space
 from ciaosfs.codec.needle import needle_bytes_for
+from ciaosfs.drive.interface import FreeSpace
 from ciaosfs.stripe.domains import NO_SPREAD, Site, Spread, in_order, spread_of, weakness
 from ciaosfs.stripe.layout import Shape
 from ciaosfs.stripe.placement import (
@@ -20,6 +22,9 @@ from ciaosfs.stripe.placement import (
 )
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveSlot, DriveState
+
+_JOINING = -1
+"""The number of a drive that is not one of the store yet."""
 
 
 class Chooser:
@@ -50,6 +55,19 @@ class Chooser:
         if those that are absent were back."""
         staying = [_site(slot) for slot in self._drives.slots.values() if not slot.is_draining]
         return weakness(staying, self._data_count, self._parity_count)
+
+    def room_without(self, number: int, joining: FreeSpace | None = None) -> int:
+        """See ChunkStore.room_without."""
+        slots = [slot for slot in self._drives.usable() if slot.number != number and not slot.is_draining]
+        rooms, sites = self._raw_rooms(slots), [_site(slot) for slot in slots]
+        if joining is not None:
+            device, free, total = joining
+            rooms.append(DriveRoom(_JOINING, device, free, total, held=0, placed=0))
+            sites.append(Site(_JOINING, DriveLabels(), device))
+        width = min(self._data_count + self._parity_count, len(rooms))
+        spread = spread_of(sites, (), width, self._parity_count)
+        space = usable_space(split_shared(rooms), self._data_count, self._parity_count, spread)
+        return space.available // self._data_count * width
 
     def for_data(
         self, shape: Shape, count: int, exclude: Collection[int], holders: Collection[int] = ()
@@ -93,9 +111,20 @@ class Chooser:
         changes."""
         if self._drives.version == self._rooms_version:
             return self._rooms_kept
+        rooms = self._raw_rooms(self._drives.usable())
+        self._rooms_kept = split_shared(rooms)
+        where = [(room.number, room.device) for room in rooms]
+        if where != self._spread_for:
+            self._spread = self._spread_now({room.number for room in rooms})
+            self._spread_for = where
+        self._rooms_version = self._drives.version
+        return self._rooms_kept
+
+    def _raw_rooms(self, slots: Iterable[DriveSlot]) -> list[DriveRoom]:
+        """What each drive has, before what is shared is split."""
         free: dict[int, int] = {}
         rooms = []
-        for slot in self._drives.usable():
+        for slot in slots:
             device = slot.device
             if device not in free:
                 free[device] = self._drives.free_on_device(device)
@@ -109,13 +138,7 @@ class Chooser:
                     placed=slot.placed,
                 )
             )
-        self._rooms_kept = split_shared(rooms)
-        where = [(room.number, room.device) for room in rooms]
-        if where != self._spread_for:
-            self._spread = self._spread_now({room.number for room in rooms})
-            self._spread_for = where
-        self._rooms_version = self._drives.version
-        return self._rooms_kept
+        return rooms
 
     def _spread_now(self, usable: Collection[int]) -> Spread:
         """The rule for new stripes over these drives; it knows where the others are, too."""

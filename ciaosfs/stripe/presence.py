@@ -70,13 +70,11 @@ class Presence:
                     await self._retry(slot)
 
     async def join(self, config: DriveConfig) -> None:
-        """Take a new drive in; it takes writes at once. Raises DriveGoneError when it is not there, and stays out."""
+        """Take a new drive in; it takes writes at once, or when it is there."""
         async with self._turn:
             slot = self._drives.new_slot(config)
             slot.looking()
             look = await self._workers.run(slot.look)
-            if look.drive is None:
-                raise DriveGoneError(look.reason)
             self._drives.join(slot)
             self._take_over(slot, look)
 

@@ -17,6 +17,7 @@ from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import DriveConfig
 from ciaosfs.base.types import Buffer, Space, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import NeedleKind
+from ciaosfs.drive.interface import FreeSpace
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.choosing import Chooser
 from ciaosfs.stripe.damage import DamageReports
@@ -272,12 +273,16 @@ class ChunkStore:
         slot = self._drives.slots.get(drive_number)
         return slot is not None and slot.drive is not None
 
+    def room_without(self, number: int, joining: FreeSpace | None = None) -> int:
+        """Bytes of shards, with their heads, that would still find room without a drive; `joining` is one more."""
+        return self._chooser.room_without(number, joining)
+
     def weakness(self) -> str | None:
         """What the loss of one disk or host would cost, as a sentence; None when every stripe would survive it."""
         return self._chooser.weakness()
 
     async def add_drive(self, config: DriveConfig) -> None:
-        """Take in a drive that was just made; it is written to at once. Raises DriveGoneError when it is not there."""
+        """Take in a drive; it is written to at once, or as soon as it is there."""
         await self._presence.join(config)
 
     def set_draining(self, number: int, is_draining: bool) -> None:

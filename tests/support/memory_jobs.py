@@ -9,11 +9,13 @@ from typing import Any, cast
 import trio
 
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.fs.drives import DriveAdministration
 from ciaosfs.fs.gate import Gate
 from ciaosfs.jobs.job import Progress
 from ciaosfs.jobs.opening import OpenJobs
 from ciaosfs.jobs.runner import run_jobs
 from ciaosfs.meta.jobs import JobRow, Jobs
+from tests.support.memory_drives import MemoryDrives
 
 
 class MemoryTable:
@@ -58,4 +60,4 @@ async def open_memory_jobs(config: StoreConfig, parts: object) -> AsyncIterator[
     async with run_jobs(cast(Jobs, MemoryTable()), Gate(), {"count": counting}, 1.0) as runner:
         await runner.submit("count", {})
         await runner.submit("count", {"to": 1_000_000, "every_s": 0.01})
-        yield OpenJobs(runner)
+        yield OpenJobs(runner, cast(DriveAdministration, MemoryDrives()))

@@ -21,7 +21,7 @@ def test_a_volume_is_noted_again_when_its_state_changes(meta: Metadata) -> None:
 
 def test_a_replaced_drive_keeps_its_number(meta: Metadata) -> None:
     old = DriveRow(1, bytes(16), DriveState.ACTIVE, 5)
-    new = DriveRow(1, bytes(range(16)), DriveState.LEAVING, 6)
+    new = DriveRow(1, bytes(range(16)), DriveState.DRAINING, 6)
     meta.volumes.put_drive(DriveRow(0, bytes(16), DriveState.ACTIVE, 5))
     meta.volumes.put_drive(old)
     meta.volumes.put_drive(new)
