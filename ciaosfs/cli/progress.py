@@ -46,8 +46,12 @@ class ProgressLine:
             self._stage, self._since = stage, self._now()
         self._line.show(progress_line(stage, done, total, unit, self._now() - self._since))
 
+    def clear(self) -> None:
+        """Leave an empty line."""
+        self._line.clear()
+
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.clear()
+        self.clear()
