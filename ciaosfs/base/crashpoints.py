@@ -32,6 +32,19 @@ POINTS: Final[dict[str, str]] = {
     "drain.unlisted": "the configuration does not name the drive any more, the metadata does",
     "drain.forgotten": "the metadata does not either, in the open transaction",
     "drain.erased": "that is durable, and what lay on the drive is deleted",
+    "image.begun": "the log goes on in new volumes, and the commit that the image will be of is synced",
+    "image.copied": "the database was copied beside itself, nothing is on the drives",
+    "image.stripe": "a stripe of the image is on the drives, not synced; no row knows it",
+    "image.noted": "a stripe of the image has its rows, in the open transaction",
+    "image.stripes_synced": "all stripes are synced, and the commit with their rows",
+    "image.root": "the root is on the drives, not synced",
+    "image.root_synced": "the root is synced, the metadata does not know that there is an image",
+    "image.kept": "the image has its row and the oldest one was let go, in the open transaction",
+    "image.done": "that is synced; nothing was collected yet",
+    "collect.adopted": "volumes that only the drives knew have rows, in the open transaction",
+    "collect.forgotten": "volumes that are not needed have no row any more, in the open transaction",
+    "collect.synced": "that is synced, their files are there",
+    "collect.removed": "the file of one of them is deleted",
 }
 """Every point, by the job it belongs to, and what is true when it is reached."""
 

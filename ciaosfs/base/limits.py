@@ -43,6 +43,19 @@ COMMIT_CHANGES_MAX = 4000
 LOG_RESERVE_BYTES = 16 * MIB
 """Held back on every drive so that deletes and commits still fit on a full store (less on tiny drives)."""
 
+# Images of the metadata
+IMAGE_PIECE_BYTES = 1 * MIB
+"""Of the database, compressed as one: larger gains little, smaller pays for more tables."""
+IMAGE_LOG_BYTES_MIN = 64 * MIB
+"""Changesets after which an image is due, or as many as the last image has bytes if that is more: writing images costs
+at most as much again as writing the log. 64 MiB is about half a million changed files."""
+IMAGE_LOG_COMMITS_MIN = 32768
+"""... or so many commits: applying one takes about 0.2 ms, so a rebuilt database waits some 7 s for them."""
+IMAGE_LOG_BYTES_PER_COMMIT = 4 * KIB
+"""... or the last image's bytes divided by this, if that is more: reading so many takes as long as applying one."""
+IMAGES_KEPT = 2
+"""The older one is for the day when the newer one cannot be read; with less the log may not be shortened."""
+
 # Memory
 DIRTY_BYTES_MAX = 64 * MIB
 """File data accepted but not yet on drives; writers wait above it."""
@@ -105,5 +118,7 @@ assert HOT_PAYLOAD_BYTES_MAX < STRIPE_PAYLOAD_BYTES_MAX
 assert NEEDLE_ALIGN_LARGE % NEEDLE_ALIGN == 0 and VOLUME_SUPERBLOCK_BYTES % NEEDLE_ALIGN_LARGE == 0
 assert INFLIGHT_STRIPES_MAX * STRIPE_PAYLOAD_BYTES_MAX <= DIRTY_BYTES_MAX
 assert VOLUME_LOG_BYTES_MAX < VOLUME_DATA_BYTES_MAX
+assert 2 * IMAGE_PIECE_BYTES <= STRIPE_PAYLOAD_BYTES_MAX  # one fits, with its table, if nothing can be gained
+assert IMAGES_KEPT >= 2
 assert SHARDS_MAX <= DRIVES_MAX
 assert COMMIT_INTERVAL_S_MIN <= COMMIT_INTERVAL_S <= COMMIT_INTERVAL_S_MAX

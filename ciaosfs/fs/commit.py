@@ -28,6 +28,7 @@ from ciaosfs.fs.flush import Flusher
 from ciaosfs.fs.gate import Gate
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.meta.commitlog import CommitRecord, encode_commit
+from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
 from ciaosfs.volume.volume import VolumeState
@@ -93,7 +94,10 @@ class Committer:
         state = meta.state.load()
         self._status = CommitStatus(state.sequence, state.time_ns, None)
         self.epoch = max(clock.now_ns() // 1_000_000, state.epoch + 1, epoch_above + 1)
-        self._is_forced = False
+        self._forced = 0
+        """How often a commit was asked for that is made even when nothing has changed, and how many of those are done."""
+        self._forced_done = 0
+        self._is_checkpoint_due = False
 
     @property
     def status(self) -> CommitStatus:
@@ -157,10 +161,31 @@ class Committer:
             raise CiaosError(f"The last changes are not on the drives: {self._status.failure}")
 
     async def supersede(self) -> bool:
-        """A commit that is made even when nothing has changed, to outrank what recovery dropped; whether it is durable."""
-        self._is_forced = True
+        """A commit that is made even when nothing has changed, to outrank what recovery dropped; whether it is durable.
+
+        Only before `run`; later `commit_anyway`.
+        """
+        self._forced += 1
         await self.commit()
         return not self._is_forced
+
+    async def commit_anyway(self, *, with_checkpoint: bool = False) -> bool:
+        """Wait for a commit whose cut comes after this call, even when nothing has changed; whether it is durable.
+
+        `with_checkpoint`: what it commits is moved into the database file afterwards, as far as nobody reads an older moment.
+        """
+        self._forced += 1
+        wanted = self._forced
+        self._is_checkpoint_due = self._is_checkpoint_due or with_checkpoint
+        try:
+            await self.sync()
+        except CiaosError:
+            return False
+        return self._forced_done >= wanted
+
+    @property
+    def _is_forced(self) -> bool:
+        return self._forced > self._forced_done
 
     async def copy_again(self, record: CommitRecord) -> None:
         """Write and sync the last commit once more, for more drives to have it. A full store goes on without."""
@@ -193,11 +218,12 @@ class Committer:
             try:
                 # Whoever asked until now is covered; whoever asks from here on waits for the next commit.
                 answered, self._round = self._round, _Round()
+                forced = self._forced
                 sequence, time_ns = await self._cut()
             finally:
                 self._gate.open()
             await self._sync()
-            self._is_forced = False
+            self._forced_done = forced
             self._status = CommitStatus(sequence, time_ns, None)
         except CiaosError as failure:
             error = failure
@@ -250,6 +276,7 @@ class Committer:
             payload = await self._workers.run(encode_commit, record)
         await self._chunks.append_commit(state.sequence, payload)
         self._meta.commit()
+        self._meta.counters.add(Counter.LOG_BYTES, len(payload))
         self._unsynced = True
         self._reclaimer.committed()
         return state.sequence, state.time_ns
@@ -257,6 +284,7 @@ class Committer:
     async def _after(self) -> None:
         """Work that may only follow a sync: move SQLite's log into the database."""
         try:
-            await self._meta.checkpoint_if_due(self._workers.run)
+            is_due, self._is_checkpoint_due = self._is_checkpoint_due, False
+            await self._meta.checkpoint_if_due(self._workers.run, now=is_due)
         except (CiaosError, OSError) as error:
             log.warning("after commit %d: %s", self._status.sequence, error)

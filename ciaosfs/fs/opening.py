@@ -22,6 +22,7 @@ from ciaosfs.fs.files import Files
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.flush import Flusher
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.image import Imager
 from ciaosfs.fs.mending import Mender
 from ciaosfs.fs.parts import Parts
 from ciaosfs.fs.reading import Reader
@@ -71,6 +72,8 @@ async def open_store(
                     recovered.epoch,
                 )
                 chunks.on_volume = committer.note_volume
+                meta.stripes.on_placed = chunks.landed
+                imager = Imager(meta, chunks, committer, gate, workers)
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 compactor = Compactor(meta, chunks, reclaimer, gate, workers)
                 filesystem = FileSystem(
@@ -92,6 +95,7 @@ async def open_store(
                         reclaimer,
                         compactor,
                         Mender(meta, chunks, reclaimer, gate),
+                        imager,
                         workers,
                     ),
                     recovered.reports,
@@ -111,10 +115,12 @@ async def open_store(
                 nursery.start_soon(reclaimer.discard)
                 nursery.start_soon(compactor.run)
                 nursery.start_soon(committer.run)
+                nursery.start_soon(imager.run)
                 try:
                     yield filesystem
                 finally:
                     with trio.CancelScope(shield=True):
+                        await imager.close()
                         try:
                             await committer.close()
                         finally:

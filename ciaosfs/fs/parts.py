@@ -8,6 +8,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.gate import Gate
+from ciaosfs.fs.image import Imager
 from ciaosfs.fs.mending import Mender
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.meta.metadata import Metadata
@@ -25,4 +26,5 @@ class Parts:
     reclaimer: Reclaimer
     compactor: Compactor
     mender: Mender
+    imager: Imager
     workers: Workers

@@ -7,7 +7,8 @@ The drives hold the truth, SQLite is its index. Cases, each with a test of its n
   the changesets after it are applied in order.
 - *database ahead* (its WAL survived a power cut that the needle did not): its newest commit is cut off. What a
   checkpoint has copied never runs ahead of what is synced; then as above.
-- *database gone or damaged*: a fresh one, all changesets applied from the beginning (or the last image).
+- *database gone or damaged*, or older than what the log still holds: the newest image of the metadata that can be read
+  (`restoring`) and the changesets after it; without an image a fresh one and all changesets from the beginning.
 
 The last commit may be in doubt, because only its sync was the promise. It counts if every stripe it brings and uses
 can be read, and is dropped otherwise: nobody was told that it was durable. It is doubted also where the database has
@@ -26,9 +27,10 @@ from pathlib import Path
 
 import trio
 
-from ciaosfs.base.errors import DriveGoneError, LogDamagedError
+from ciaosfs.base.errors import CiaosError, DamagedError, DriveGoneError, LogDamagedError
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.restoring import Survey, restore, survey_log
 from ciaosfs.meta.commitlog import CommitRecord, choose_chain, decode_commit
 from ciaosfs.meta.contents import stripes_brought
 from ciaosfs.meta.metadata import Metadata
@@ -123,6 +125,7 @@ async def _open_on_chain(
 ) -> tuple[Metadata, _Log, bool]:
     """The database at a moment from which the log leads to its tip, what the log says, and whether it went back."""
     went_back = False
+    survey: Survey | None = None
     meta = _open_existing(database, reports)
     while meta is not None:
         state = meta.state.load()
@@ -130,6 +133,10 @@ async def _open_on_chain(
         if found is not None:
             return meta, found, went_back
         meta.close()
+        survey = survey or await survey_log(store_id, chunks, workers)
+        if _is_before(state, survey):
+            reports.append(f"The database is at commit {state.sequence}, before what the log still holds.")
+            break
         # Ahead of the drives, or on a branch that was given up: go back commit by commit. A power cut puts it one
         # step ahead at most, since a commit begins only when the one before it is synced. What is further ahead, or
         # copied by a checkpoint, was synced: on drives that are away, if any are.
@@ -142,6 +149,10 @@ async def _open_on_chain(
         if meta is not None:
             reports.append(f"Commit {state.sequence} of the database was not on the drives and was dropped.")
             went_back = True
+    survey = survey or await survey_log(store_id, chunks, workers)
+    begun = await _begin_from_image(survey, database, chunks, workers, reports)
+    if begun is not None:
+        return *begun, went_back
     # Looked at before anything is replaced: a database that is ahead of a log with gaps is better than none.
     found = await _read_log(State.first(store_id), chunks, workers)
     if found is None:
@@ -154,6 +165,44 @@ async def _open_on_chain(
             f"The database was gone or damaged and is rebuilt from the drives: {len(found.chain)} commits."
         )
     return Metadata.create_fresh(database, store_id), found, went_back
+
+
+def _is_before(state: State, survey: Survey) -> bool:
+    """Whether the database is so old that the log after it is gone, and an image takes its place."""
+    if survey.tip is None or not survey.roots:
+        return False
+    tip, newest = survey.tip, survey.roots[0].state
+    return newest.sequence > state.sequence and (tip.epoch, tip.sequence) > (state.epoch, state.sequence)
+
+
+async def _begin_from_image(
+    survey: Survey, database: Path, chunks: ChunkStore, workers: Workers, reports: list[str]
+) -> tuple[Metadata, _Log] | None:
+    """The database as of the newest image that can be read, and the log after it; None when there is no image.
+
+    When none can be read, and without them the log has no beginning: DriveGoneError or LogDamagedError.
+    """
+    failure: CiaosError | None = None
+    for root in survey.roots:
+        found = await _read_log(root.state, chunks, workers)
+        if found is None:
+            continue
+        try:
+            await restore(root, found.chain, database, chunks, workers)
+        except (DamagedError, DriveGoneError) as error:
+            reports.append(
+                f"The image of the metadata as of commit {root.state.sequence} cannot be read: {error}"
+            )
+            failure = error
+            continue
+        reports.append(
+            f"The database is rebuilt from the image of commit {root.state.sequence} on the drives, "
+            f"{root.inodes} inodes, and {len(found.chain)} commits after it."
+        )
+        return Metadata.open(database), found
+    if failure is not None and await _read_log(State.first(b""), chunks, workers) is None:
+        raise failure
+    return None
 
 
 def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = False) -> Metadata | None:

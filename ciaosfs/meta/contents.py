@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import apsw
 
 from ciaosfs.base.errors import LogDamagedError
+from ciaosfs.base.types import ShardPlace
 
 
 def stripes_brought(changeset: bytes) -> list[int]:
@@ -21,3 +24,45 @@ def stripes_brought(changeset: bytes) -> list[int]:
     except apsw.Error as error:
         raise LogDamagedError(f"The changes of a commit cannot be read: {error}.") from error
     return sorted(found)
+
+
+Places = dict[tuple[int, int], ShardPlace | None]
+"""Where shards lie, by (stripe id, shard index); None for one that is missing."""
+
+
+def follow_shards(changesets: Iterable[bytes], places: Places) -> Places:
+    """Where the shards in `places` are after these commits, in order. LogDamagedError when one cannot be read."""
+    now = dict(places)
+    try:
+        for changeset in changesets:
+            for change in apsw.Changeset.iter(changeset):
+                if change.name == "shards":
+                    _follow(change, now)
+    except apsw.Error as error:
+        raise LogDamagedError(f"The changes of a commit cannot be read: {error}.") from error
+    return now
+
+
+def _follow(change: apsw.TableChange, places: Places) -> None:
+    """Take over one change of a row (stripe, shard index, volume, offset)."""
+    before = change.new if change.op == "INSERT" else change.old
+    assert before is not None
+    stripe_id, shard_index = before[0], before[1]
+    assert isinstance(stripe_id, int) and isinstance(shard_index, int)
+    key = (stripe_id, shard_index)
+    if key not in places:
+        return
+    if change.new is None:
+        places[key] = None
+        return
+    known = places[key]
+    volume_id, offset = change.new[2], change.new[3]
+    if not isinstance(volume_id, int) and known is not None:
+        volume_id = known.volume_id  # the change does not name it: it stayed
+    if not isinstance(offset, int) and known is not None:
+        offset = known.offset
+    if not isinstance(volume_id, int) or not isinstance(offset, int):
+        raise LogDamagedError(
+            f"A commit moves shard {shard_index} of stripe {stripe_id}, which was not there."
+        )
+    places[key] = ShardPlace(shard_index, volume_id, offset)

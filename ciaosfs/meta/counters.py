@@ -25,6 +25,10 @@ class Counter(IntEnum):
     """Rows of stripes."""
     PAYLOAD_BYTES = 7
     """Sum of stripes.payload_bytes."""
+    IMAGE_BYTES = 8
+    """The part of PAYLOAD_BYTES that images of the metadata have."""
+    LOG_BYTES = 9
+    """Bytes of commit needles since the last image, as of the commit before."""
 
 
 _SELECT: Final = "SELECT counter, value FROM counters"

@@ -273,6 +273,7 @@ _COUNTED: Final = {
     Counter.ALLOCATED_BYTES: "SELECT ifnull(sum(allocated), 0) FROM inodes",
     Counter.STRIPES: "SELECT count(*) FROM stripes",
     Counter.PAYLOAD_BYTES: "SELECT ifnull(sum(payload_bytes), 0) FROM stripes",
+    Counter.IMAGE_BYTES: "SELECT ifnull(sum(payload_bytes), 0) FROM stripes WHERE kind = 2",
 }
 
 _COUNTERS: Final = (

@@ -14,6 +14,8 @@ from ciaosfs.meta.counters import Counter, Counters
 from ciaosfs.meta.database import Database
 from ciaosfs.meta.dentries import Dentries
 from ciaosfs.meta.extents import Extents
+from ciaosfs.meta.imagefile import DatabaseCopy
+from ciaosfs.meta.images import Images
 from ciaosfs.meta.inodes import Inodes
 from ciaosfs.meta.jobs import Jobs
 from ciaosfs.meta.reader import Reader
@@ -62,6 +64,7 @@ class Metadata:
         self.volumes = Volumes(database)
         self.xattrs = Xattrs(database)
         self.jobs = Jobs(database)
+        self.images = Images(database)
         self._checkpointed_s = clock.monotonic_s()
         database.add_memory(_NameSeed(self.state, self.dentries))
         self.changes_pending = database.changes_pending
@@ -147,6 +150,14 @@ class Metadata:
     def serialize_snapshot(self, path_out: Path) -> None:
         """Write the last commit as a database to `path_out`. In a worker thread. NoSpaceError, StoreError."""
         self.database.serialize_snapshot(path_out)
+
+    def copy_for_image(self) -> DatabaseCopy:
+        """The last commit as a database of its own, beside this one; the caller closes it. In a worker thread.
+
+        NoSpaceError, StoreError; LogDamagedError when this database is damaged.
+        """
+        path = self.database.path
+        return DatabaseCopy.make(path, path.with_name(path.name + "-image"))
 
     def statistics(self) -> MetadataStatistics:
         values = self.counters.values

@@ -113,7 +113,8 @@ _STRIPES = """
 -- forgot have no row: their needles are dead space in their volumes.
 CREATE TABLE stripes (
     stripe         INTEGER PRIMARY KEY,  -- id from base.clock.IdSource; names one content for ever
-    kind           INTEGER NOT NULL,     -- base.types.StripeKind
+    kind           INTEGER NOT NULL,     -- base.types.StripeKind. An image that is not needed any more has its
+                                         -- stripes made kind FILE: dead, and given back as such
     data_count     INTEGER NOT NULL,     -- k; 1 for a replicated stripe
     parity_count   INTEGER NOT NULL,     -- m
     payload_bytes  INTEGER NOT NULL,     -- length before padding
@@ -126,6 +127,7 @@ CREATE TABLE stripes (
 """
 
 _STRIPES_DEAD = "CREATE INDEX stripes_dead ON stripes(stripe) WHERE live_bytes = 0 AND kind = 1"
+_STRIPES_IMAGE = "CREATE INDEX stripes_image ON stripes(stripe) WHERE kind = 2"
 _STRIPES_MISSING = "CREATE INDEX stripes_missing ON stripes(missing) WHERE missing > 0"
 
 _SHARDS = """
@@ -190,6 +192,20 @@ CREATE TABLE jobs (
 )
 """
 
+_IMAGES = """
+-- Images of the metadata that are kept on the drives: root and stripes are synced. A stripe of kind IMAGE in the
+-- range of none of them is what is left of one that was never finished: it is let go at the next opening.
+CREATE TABLE images (
+    sequence        INTEGER PRIMARY KEY,  -- number of the commit it is an image of
+    log_volume_min  INTEGER NOT NULL,     -- state.log_volume_min of that commit: log volumes below hold nothing
+                                          -- that is needed after it
+    first_stripe    INTEGER NOT NULL,     -- its stripes are those of kind IMAGE with ids from here ...
+    last_stripe     INTEGER NOT NULL,     -- ... to here
+    stored_bytes    INTEGER NOT NULL,     -- sum of their payloads
+    created_ns      INTEGER NOT NULL      -- when its root was synced, nanoseconds since the epoch
+)
+"""
+
 TABLES: Final = {
     "state": _STATE,
     "counters": _COUNTERS,
@@ -202,6 +218,14 @@ TABLES: Final = {
     "drives": _DRIVES,
     "xattrs": _XATTRS,
     "jobs": _JOBS,
+    "images": _IMAGES,
 }
 
-INDEXES: Final = (_INODES_ORPHANS, _EXTENTS_STRIPE, _STRIPES_DEAD, _STRIPES_MISSING, _SHARDS_VOLUME)
+INDEXES: Final = (
+    _INODES_ORPHANS,
+    _EXTENTS_STRIPE,
+    _STRIPES_DEAD,
+    _STRIPES_IMAGE,
+    _STRIPES_MISSING,
+    _SHARDS_VOLUME,
+)

@@ -12,7 +12,9 @@ from ciaosfs.meta.database import Database
 from ciaosfs.meta.reader import Reader
 
 _IDENTITY: Final = struct.Struct("<16sqqqq")
-_SELECT: Final = "SELECT store_id, name_seed, sequence, epoch, parent_id, time_ns, log_volume_min FROM state"
+STATE_QUERY: Final = (
+    "SELECT store_id, name_seed, sequence, epoch, parent_id, time_ns, log_volume_min FROM state"
+)
 _SAVE: Final = (
     "INSERT INTO state (id, store_id, name_seed, sequence, epoch, parent_id, time_ns, log_volume_min)"
     " VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET"
@@ -118,7 +120,7 @@ class StateTable:
     def reload(self) -> None:
         """Read the row; without one, stand where `start` said."""
         self._pending = None
-        row = self._execute(_SELECT).get
+        row = self._execute(STATE_QUERY).get
         self._committed = self._start if row is None else State._make(row)
 
     def _promote(self) -> None:

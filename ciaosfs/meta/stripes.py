@@ -33,7 +33,12 @@ _HIGHEST: Final = "SELECT max(stripe) FROM stripes"
 _LIVE: Final = "SELECT live_bytes FROM stripes WHERE stripe = ?"
 _ADD_LIVE: Final = "UPDATE stripes SET live_bytes = live_bytes + ?2 WHERE stripe = ?1"
 _ADD_MISSING: Final = "UPDATE stripes SET missing = missing + ?2 WHERE stripe = ?1"
-_DELETE: Final = "DELETE FROM stripes WHERE stripe = ? RETURNING payload_bytes"
+_UNKEPT: Final = (
+    "SELECT stripe FROM stripes WHERE kind = 2 AND NOT EXISTS"
+    " (SELECT 1 FROM images WHERE stripe BETWEEN first_stripe AND last_stripe) ORDER BY stripe LIMIT ?"
+)
+_LET_GO: Final = "UPDATE stripes SET kind = 1 WHERE stripe = ? AND kind = 2 RETURNING payload_bytes"
+_DELETE: Final = "DELETE FROM stripes WHERE stripe = ? RETURNING payload_bytes, kind"
 _DELETE_SHARDS: Final = "DELETE FROM shards WHERE stripe = ?"
 _DELETE_SHARD: Final = "DELETE FROM shards WHERE stripe = ? AND shard_index = ? AND volume = ? AND offset = ?"
 _PUT_SHARD: Final = "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)"
@@ -54,6 +59,8 @@ class Stripes:
         self._live: dict[int, int] = {}
         self.on_moved: Callable[[int], None] = lambda stripe_id: None
         """Called with the id of a stripe whose shards lie elsewhere now; for caches of records."""
+        self.on_placed: Callable[[int], None] = lambda stripe_id: None
+        """Called when rows say where shards of a stripe lie. May be set at any time; must not raise."""
         database.add_memory(self)
 
     def insert(self, record: StripeRecord) -> None:
@@ -77,6 +84,9 @@ class Stripes:
         values = self._counters.values
         values[Counter.STRIPES] += 1
         values[Counter.PAYLOAD_BYTES] += record.payload_bytes
+        if record.kind is StripeKind.IMAGE:
+            values[Counter.IMAGE_BYTES] += record.payload_bytes
+        self.on_placed(stripe_id)
 
     def load(self, stripe_id: int) -> StripeRecord | None:
         rows = self._read(_LOAD, (stripe_id,)).fetchall()
@@ -84,14 +94,27 @@ class Stripes:
 
     def delete(self, stripe_id: int) -> None:
         """Forget the stripe and its shards, if it is known; its bytes on the drives are the caller's affair."""
-        payload_bytes = self._write(_DELETE, (stripe_id,)).get
+        deleted = self._write(_DELETE, (stripe_id,)).get
         self._live.pop(stripe_id, None)
-        if payload_bytes is None:
+        if deleted is None:
             return
+        payload_bytes, kind = deleted
         self._write(_DELETE_SHARDS, (stripe_id,))
         values = self._counters.values
         values[Counter.STRIPES] -= 1
         values[Counter.PAYLOAD_BYTES] -= payload_bytes
+        if kind == StripeKind.IMAGE:
+            values[Counter.IMAGE_BYTES] -= payload_bytes
+
+    def unkept(self, limit: int) -> list[int]:
+        """Up to `limit` stripes of kind IMAGE that belong to no image in `images`, lowest ids first."""
+        return [row[0] for row in self._read(_UNKEPT, (limit,)).fetchall()]
+
+    def let_go(self, stripe_id: int) -> None:
+        """A stripe of an image is not needed any more: it is a dead stripe of files from here on."""
+        payload_bytes = self._write(_LET_GO, (stripe_id,)).get
+        if payload_bytes is not None:
+            self._counters.values[Counter.IMAGE_BYTES] -= payload_bytes
 
     def add_live(self, stripe_id: int, delta: int) -> None:
         """Extents on the stripe came or went: `delta` bytes of files. For `Extents`."""
@@ -132,6 +155,7 @@ class Stripes:
         if is_new:
             self._write(_ADD_MISSING, (stripe_id, -1))
         self.on_moved(stripe_id)
+        self.on_placed(stripe_id)
 
     def forget_shard(self, stripe_id: int, place: ShardPlace) -> bool:
         """The shard at `place` is lost and counts as missing. False when it had moved or was missing before."""

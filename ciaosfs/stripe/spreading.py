@@ -23,6 +23,7 @@ from ciaosfs.codec.needle import FIXED_HEAD_BYTES, NeedleHead, NeedleKind, encod
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.durability import Durability
 from ciaosfs.stripe.layout import Shape
+from ciaosfs.stripe.unlanded import Unlanded
 from ciaosfs.volume.appending import Appenders, is_full_error, reserve_ahead
 from ciaosfs.volume.driveset import DriveSet, DriveSlot
 from ciaosfs.volume.volume import Volume, VolumeState, write_needle
@@ -101,6 +102,7 @@ class Spreader:
         self._workers = workers
         self._drives_min = drives_min
         self._look = look
+        self.unlanded = Unlanded()
 
     def check_drives(self, away: Collection[int] = ()) -> int:
         """How many drives can be written to, full or not, leaving out `away`; DriveGoneError when too few."""
@@ -136,6 +138,8 @@ class Spreader:
         try:
             await self._spread(spec, load, choose, set(exclude), holders, written)
         except (NoSpaceError, DriveGoneError):
+            if spec.kind is NeedleKind.SHARD:
+                self.unlanded.landed(spec.stripe_id)
             await self._take_back(list(written.values()))
             raise
         return [written[index] for index in sorted(written)]
@@ -232,6 +236,8 @@ class Spreader:
             assert volume is not None
             claimed = volume.claimed
             offset = volume.take(shape.shard_bytes)
+            if spec.kind is NeedleKind.SHARD:
+                self.unlanded.sent(spec.stripe_id, volume.volume_id)
             reserve_to = self._appenders.plan_reserve(volume)
             sent = max(volume.claimed, reserve_to) - claimed
             slot.sent(sent)

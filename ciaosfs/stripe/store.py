@@ -33,6 +33,7 @@ from ciaosfs.stripe.writer import StripeWriter, WriterStatistics
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveState, DriveStatus
 from ciaosfs.volume.files import VolumeFiles
+from ciaosfs.volume.scan import kind_of_volume
 from ciaosfs.volume.volume import VolumeState
 
 __all__ = [
@@ -238,14 +239,36 @@ class ChunkStore:
     async def remove_volume(self, volume_id: int) -> bool:
         """Delete a volume in which nothing is referred to any more, and no commit is needed.
 
-        False, and nothing is done, when it is being written to, or its drive is absent or fails.
+        False, and nothing is done, when it is in use, or its drive is absent or fails.
         """
-        if self._appenders.is_current(volume_id):
+        if self.is_in_use(volume_id):
             return False
         if not await self._workers.run(remove_volume, self._files, volume_id):
             return False
         self._files.forget(volume_id)
         return True
+
+    def landed(self, stripe_id: int) -> None:
+        """The metadata knows where the shards of a stripe lie, in the open transaction at least."""
+        self._spreader.unlanded.landed(stripe_id)
+
+    def is_in_use(self, volume_id: int) -> bool:
+        """Whether a volume is being appended to, or has shards of which the metadata has not been told."""
+        return self._appenders.is_current(volume_id) or self._spreader.unlanded.holds(volume_id)
+
+    def former_volumes(self) -> list[tuple[int, int]]:
+        """(volume id, drive number) of all volumes of earlier sessions on the drives that are there."""
+        floor = self._appenders.session_floor
+        return [
+            (volume_id, slot.number)
+            for slot in self._drives.present()
+            for volume_id in self._files.on_drive(slot.number)
+            if volume_id < floor
+        ]
+
+    def kind_of(self, volume_id: int) -> VolumeKind | None:
+        """What a volume is for; None when it cannot be told now. Blocking, for a worker thread."""
+        return kind_of_volume(self._files, volume_id)
 
     def space(self) -> Space:
         """Usable space in payload bytes; cheap enough to ask for every write.
@@ -313,6 +336,10 @@ class ChunkStore:
     def log_volume_min(self) -> int:
         """A commit appended from now on lies in a log volume with this id or a higher one."""
         return self._appenders.log_volume_min()
+
+    async def roll_log(self) -> None:
+        """Let commits from now on lie in new log volumes, as far as the present ones are not being written to."""
+        await self._appenders.roll_logs()
 
     def scan_log(self, volume_id_min: int, sequence_min: int = 0) -> Iterator[LogEntry]:
         """Every whole copy of every commit and image root in log volumes from `volume_id_min` on.

@@ -67,7 +67,11 @@ class Appenders:
         self._has_logged: set[int] = set()
         self._retired: dict[int, int] = {}
         """How often each drive's volumes were retired: one that was being made meanwhile is not used."""
+        self._making_log: dict[int, int] = {}
+        """By drive, the log volume that is under way to become current."""
         self._log_floor = ids.take()
+        self.session_floor = self._log_floor
+        """Every volume made in this session has a higher id."""
 
     def current(self, number: int, kind: VolumeKind) -> Volume | None:
         """The volume being appended to, if there is one."""
@@ -84,8 +88,8 @@ class Appenders:
 
     def log_volume_min(self) -> int:
         """No log needle written from now on lies in a volume with a lower id."""
-        ids = [volume.volume_id for (_, kind), volume in self._current.items() if kind is VolumeKind.LOG]
-        return min(ids, default=self._log_floor)
+        ids = {volume.volume_id for (_, kind), volume in self._current.items() if kind is VolumeKind.LOG}
+        return min(ids.union(self._making_log.values()), default=self._log_floor)
 
     def plan_reserve(self, volume: Volume) -> int:
         """Where the reserved room of a volume should end now that its tail has moved; 0 when it is as it
@@ -113,8 +117,12 @@ class Appenders:
                 return volume
             if volume is not None:
                 self._seal(key)
-            volume = await self._make(slot, kind, shard_bytes)
-            self._current[key] = volume
+            try:
+                volume = await self._make(slot, kind, shard_bytes)
+                self._current[key] = volume
+            finally:
+                if kind is VolumeKind.LOG:
+                    self._making_log.pop(slot.number, None)
             self._on_volume(volume.volume_id, slot.number, kind, VolumeState.OPEN)
             return volume
 
@@ -143,6 +151,7 @@ class Appenders:
         volume_id = self._ids.take()
         step, trim = 0, False
         if kind is VolumeKind.LOG:
+            self._making_log[slot.number] = volume_id
             step = log_step_bytes(self._drives.own_total(slot))
             trim = slot.number not in self._has_logged
             self._has_logged.add(slot.number)
@@ -232,6 +241,11 @@ class Appenders:
                 )
             finally:
                 volume.wrote()
+
+    async def roll_logs(self) -> None:
+        """Seal the log volumes, so that what comes from now on lies in new ones, with higher ids."""
+        await self.seal_logs_except(())
+        self._log_floor = self._ids.take()
 
     def _seal(self, key: tuple[int, VolumeKind]) -> None:
         volume = self._current.pop(key)

@@ -8,19 +8,25 @@ them was lost; and even those would have to name this store, this volume and the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
-from ciaosfs.base.errors import ShardDamagedError
+from ciaosfs.base.errors import CiaosError, ShardDamagedError
 from ciaosfs.base.limits import KIB, MIB, NEEDLE_ALIGN, NEEDLE_ALIGN_LARGE, VOLUME_SUPERBLOCK_BYTES
+from ciaosfs.base.types import VolumeKind
 from ciaosfs.codec.needle import (
     FIXED_HEAD_BYTES,
     NEEDLE_MAGIC,
     NeedleHead,
+    NeedleKind,
     decode_head,
     head_bytes_needed,
 )
 from ciaosfs.drive.interface import DriveFile
+from ciaosfs.volume.files import VolumeFiles
 from ciaosfs.volume.reader import read_range
+
+log = logging.getLogger(__name__)
 
 _WINDOW_BYTES = 64 * KIB
 """Read at a time while needles lie close together: holds dozens of small commits."""
@@ -62,6 +68,22 @@ def read_payload(file: DriveFile, head: NeedleHead) -> bytes:
     if head.shard_bytes == 0:
         return b""
     return bytes(read_range(file, head, 0, head.shard_bytes))
+
+
+def kind_of_volume(files: VolumeFiles, volume_id: int) -> VolumeKind | None:
+    """What a volume is for, by its superblock, or by what is in it when that is damaged. Blocking.
+
+    None when it cannot be told now: its drive is away or fails, or a newer ciaosfs made it.
+    """
+    try:
+        with files.reading(volume_id) as (volume, file):
+            if volume.superblock is not None:
+                return volume.superblock.kind
+            kinds = {head.kind for head in scan_needles(file, files.store_id, volume_id)}
+    except (CiaosError, OSError) as error:
+        log.warning("volume %016x is passed over: %s", volume_id, error)
+        return None
+    return VolumeKind.DATA if kinds <= {NeedleKind.SHARD} else VolumeKind.LOG
 
 
 class _Window:
