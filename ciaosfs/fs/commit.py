@@ -172,7 +172,7 @@ class Committer:
     async def commit_anyway(self, *, with_checkpoint: bool = False) -> bool:
         """Wait for a commit whose cut comes after this call, even when nothing has changed; whether it is durable.
 
-        `with_checkpoint`: what it commits is moved into the database file afterwards, as far as nobody reads an older moment.
+        `with_checkpoint`: what it commits is moved into the database file afterwards, unless somebody reads an older moment.
         """
         self._forced += 1
         wanted = self._forced

@@ -21,11 +21,12 @@ from typing import Final
 APPLICATION_ID: Final = 0x43494153
 """ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
-FORMAT: Final = 2
-"""`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`."""
+FORMAT: Final = 3
+"""`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`, 3 `images`."""
 
-REBUILT_FORMATS: Final = (1,)
-"""Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today."""
+REBUILT_FORMATS: Final = (1, 2)
+"""Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today. Only these: since
+there are images the log is not kept from the beginning, and an image has the tables of its day."""
 
 _STATE = """
 -- One row: which commit of the drives' log this database is at. It changes in every transaction that is

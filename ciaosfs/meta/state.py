@@ -58,7 +58,7 @@ class State(NamedTuple):
 
 def read_state(reader: Reader) -> State | None:
     """The state at the reader's moment; None when nothing had been committed."""
-    return next((State._make(row) for row in reader.rows(_SELECT)), None)
+    return next((State._make(row) for row in reader.rows(STATE_QUERY)), None)
 
 
 class StateTable:

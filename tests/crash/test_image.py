@@ -232,7 +232,7 @@ async def move(filesystem: FileSystem, stripe: StripeRecord) -> None:
     written = await chunks._spreader.spread(
         spec,
         StripeLoad([payload], shape),
-        lambda count, exclude: [number for number in drives if number not in exclude][:count],
+        lambda count, tried, _: [number for number in drives if number not in tried][:count],
     )
     for needle in written:
         meta.stripes.put_shard(stripe.stripe_id, needle.place)

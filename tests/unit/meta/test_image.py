@@ -47,7 +47,7 @@ def test_root_comes_back_as_it_was() -> None:
 def test_root_bytes_are_pinned() -> None:
     data = encode_root(ROOT)
     assert len(data) == 120 + 2 * (56 + 6 * 24)
-    assert data[:16] == b"CIAOSIMG\x01\0\0\0\x01\0\0\0"
+    assert data[:16] == b"CIAOSIMG\x01\0\0\0" + schema.FORMAT.to_bytes(4, "little")
     assert data[16:32] == STATE.store_id
     assert int.from_bytes(data[32:40], "little") == 12
     assert int.from_bytes(data[56:64], "little") == STATE.commit_id
@@ -173,7 +173,7 @@ def test_an_image_of_another_commit_is_not_installed(tmp_path: Path) -> None:
     before = (tmp_path / "meta.sqlite").read_bytes()
     restored = RestoredDatabase(tmp_path / "meta.sqlite", root)
     restored.put(root.stripes[0], payload.data)
-    with pytest.raises(LogDamagedError, match="another|holds the metadata"):
+    with pytest.raises(LogDamagedError, match="holds the metadata"):
         restored.install()
     restored.close()
     assert (tmp_path / "meta.sqlite").read_bytes() == before
