@@ -162,7 +162,7 @@ def test_the_harness_sees_a_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Database, "_empty_wal", lambda database: True)
     monkeypatch.setattr(Database, "sync_wal", lambda database: None)
     bad = 0
-    for seed in range(40):
+    for seed in range(200):
         dice = random.Random(seed)
         (tmp_path / str(seed)).mkdir()
         with small_logs():
