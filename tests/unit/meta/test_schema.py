@@ -28,7 +28,8 @@ MODULES = (counters, dentries, extents, inodes, reports, state, stripes, volumes
 
 MAY_SCAN = {
     ("counters", "_SELECT"): "a handful of rows, when a database is opened",
-    ("state", "_SELECT"): "one row",
+    ("state", "STATE_QUERY"): "one row",
+    ("stripes", "_UNKEPT"): "the index holds the stripes of images only",
     ("volumes", "_ALL"): "says so",
     ("volumes", "_DRIVES"): "says so",
     (
