@@ -171,13 +171,18 @@ def _drive_table(drives: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         sizes = [
             format_bytes(drive[name]) if drive.get(name) is not None else "-" for name in ("free", "total")
         ]
-        state = str(drive["state"]) + (", draining" if drive.get("draining") else "")
-        labels = [_labels(drive)] if has_labels else []
-        table.append([str(drive["number"]), state, *sizes, *labels, str(drive["path"])])
+        labels = [labels_of(drive)] if has_labels else []
+        table.append([str(drive["number"]), state_of(drive), *sizes, *labels, str(drive["path"])])
     return table
 
 
-def _labels(drive: Mapping[str, Any]) -> str:
+def state_of(drive: Mapping[str, Any]) -> str:
+    """How a drive is, and whether it is being emptied."""
+    return str(drive["state"]) + (", draining" if drive.get("draining") else "")
+
+
+def labels_of(drive: Mapping[str, Any]) -> str:
+    """A drive's labels as they are given: "host=a,disk=b"."""
     return ",".join(f"{name}={value}" for name, value in drive.get("labels", {}).items()) or "-"
 
 

@@ -24,7 +24,11 @@ from ciaosfs.base import errors, limits
 from ciaosfs.base.errors import CiaosError, DaemonError, FsError, UsageError
 
 VERSION = 1
-OPERATIONS = ("status", "sync", "stop", "job-list", "job-pause", "job-resume", "scrub", "check", "damaged")
+OPERATIONS = (
+    *("status", "sync", "stop", "check", "damaged", "scrub"),
+    *("job-list", "job-pause", "job-resume"),
+    *("drive-list", "drive-add", "drive-remove", "drive-replace"),
+)
 
 
 @dataclass(frozen=True, slots=True)

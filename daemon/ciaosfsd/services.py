@@ -13,6 +13,7 @@ from ciaosfs.fs.opening import open_store
 from ciaosfs.jobs.opening import open_jobs
 from ciaosfsd.control.handlers_admin import AdminHandlers
 from ciaosfsd.control.handlers_check import CheckHandlers
+from ciaosfsd.control.handlers_drives import DriveHandlers
 from ciaosfsd.control.handlers_jobs import JobHandlers
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.fuse.session import Session, mounted
@@ -42,5 +43,9 @@ async def build(
     ):
         with mounted(filesystem, mountpoint, config.path, workers) as session:
             admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
-            handlers = {**admin.by_operation(), **JobHandlers(jobs.runner).by_operation()}
+            handlers = {
+                **admin.by_operation(),
+                **JobHandlers(jobs.runner).by_operation(),
+                **DriveHandlers(jobs.drives, jobs.runner, mountpoint).by_operation(),
+            }
             yield Services(session, ControlServer(socket, handlers, CheckHandlers(filesystem).streams()))

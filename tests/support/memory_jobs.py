@@ -57,7 +57,9 @@ def counting(arguments: Mapping[str, Any]) -> Counting:
 @asynccontextmanager
 async def open_memory_jobs(config: StoreConfig, parts: object) -> AsyncIterator[OpenJobs]:
     """A job that is over soon, and one that is never."""
-    async with run_jobs(cast(Jobs, MemoryTable()), Gate(), {"count": counting}, 1.0) as runner:
+    async with run_jobs(
+        cast(Jobs, MemoryTable()), Gate(), {"count": counting, "drain": counting}, 1.0
+    ) as runner:
         await runner.submit("count", {})
         await runner.submit("count", {"to": 1_000_000, "every_s": 0.01})
         yield OpenJobs(runner, cast(DriveAdministration, MemoryDrives()))
