@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -29,6 +30,8 @@ from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.recovery import recover
 from ciaosfs.fs.room import RoomMaker
+from ciaosfs.meta import reports
+from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore, DriveSet
 from ciaosfs.volume.driveset import DriveOpener
 
@@ -74,6 +77,7 @@ async def open_store(
                 chunks.on_volume = committer.note_volume
                 meta.stripes.on_placed = chunks.landed
                 imager = Imager(meta, chunks, committer, gate, workers)
+                chunks.respect(partial(_known_end, meta))
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 compactor = Compactor(meta, chunks, reclaimer, gate, workers)
                 filesystem = FileSystem(
@@ -128,6 +132,11 @@ async def open_store(
         finally:
             with trio.CancelScope(shield=True):
                 await workers.run(meta.close)
+
+
+def _known_end(meta: Metadata, volume_id: int) -> int:
+    with meta.reader() as reader:
+        return reports.end_in_volume(reader, volume_id)
 
 
 async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committer) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
+from ciaosfs.codec.needle import needle_bytes_for
 from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.reader import Reader
 
@@ -28,6 +29,21 @@ _ON_DRIVES: Final = (
     "SELECT volumes.drive, count(*), sum(stripes.shard_bytes) FROM volumes JOIN shards ON shards.volume = volumes.volume"
     " JOIN stripes ON stripes.stripe = shards.stripe GROUP BY volumes.drive"
 )
+_LAST_IN_VOLUME: Final = (
+    "SELECT shard_bytes, offset FROM stripes JOIN (SELECT stripe, max(offset) AS offset FROM shards WHERE volume = ?)"
+    " AS last USING (stripe)"
+)
+
+
+def end_in_volume(reader: Reader, volume_id: int) -> int:
+    """Where the last needle that belongs to a stripe ends in the volume; 0 when there is none in it."""
+    return max(
+        (
+            offset + needle_bytes_for(shard_bytes)
+            for shard_bytes, offset in reader.rows(_LAST_IN_VOLUME, (volume_id,))
+        ),
+        default=0,
+    )
 
 
 def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int) -> list[int]:

@@ -140,6 +140,12 @@ class ChunkStore:
         self._files.close()
         self._drives.close()
 
+    def respect(self, known_end: Callable[[int], int]) -> None:
+        """Before anything is written: `known_end` tells, blocking, where the last needle ends that the metadata
+        knows in a volume. Nothing is written there before it, whether or not its bytes ever arrived.
+        """
+        self._appenders.known_end = known_end
+
     async def write_stripe(
         self, pieces: Sequence[Buffer], kind: StripeKind = StripeKind.FILE
     ) -> StripeRecord:

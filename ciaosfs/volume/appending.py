@@ -56,6 +56,8 @@ class Appenders:
     def __init__(
         self, drives: DriveSet, files: VolumeFiles, ids: IdSource, workers: Workers, on_volume: OnVolume
     ) -> None:
+        self.known_end: Callable[[int], int] = lambda volume_id: 0
+        """Where the last needle ends that the metadata knows in a volume. Blocking."""
         self._drives = drives
         self._files = files
         self._ids = ids
@@ -178,7 +180,9 @@ class Appenders:
     def _continue(self, drive: Drive) -> Volume | None:
         """Blocking. The newest data volume of earlier sessions, open for writing; None when there is none."""
         newest = self._newest(drive, VolumeKind.DATA)
-        return None if newest is None else continue_volume(drive, newest, VolumeKind.DATA)
+        if newest is None:
+            return None
+        return continue_volume(drive, newest, VolumeKind.DATA, self.known_end(newest))
 
     def _trim_former_log(self, drive: Drive) -> None:
         """Blocking. Give back what the last log volume of earlier sessions had reserved beyond its end.

@@ -146,16 +146,17 @@ def create_volume(drive: Drive, store_id: bytes, volume_id: int, kind: VolumeKin
     return Volume(volume_id, drive.number, kind, file, limits.VOLUME_SUPERBLOCK_BYTES)
 
 
-def continue_volume(drive: Drive, volume_id: int, kind: VolumeKind) -> Volume:
+def continue_volume(drive: Drive, volume_id: int, kind: VolumeKind, known_end: int = 0) -> Volume:
     """Open a volume of an earlier session to append to it. Blocking. Raises DriveGoneError, OSError.
 
     Writing goes on at the file's length, rounded up to whole pages: after a crash that is behind everything
-    that arrived, whatever of it is whole.
+    that arrived, whatever of it is whole. And not before `known_end`: of a stripe that counts although a shard of it
+    never arrived, the place is taken, since it will be given back when the stripe is dead.
     """
     file = drive.open(volume_name(volume_id), writable=True)
     try:
         unit = limits.NEEDLE_ALIGN_LARGE
-        tail = max(limits.VOLUME_SUPERBLOCK_BYTES, -(-file.size() // unit) * unit)
+        tail = max(limits.VOLUME_SUPERBLOCK_BYTES, -(-max(file.size(), known_end) // unit) * unit)
     except BaseException:
         file.close()
         raise

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
 from trio.testing import trio_test
 
 from ciaosfs.base.errors import NoSpaceError
+from ciaosfs.drive.local import volume_name
 from tests.crash.test_last_commit import LARGE, SMALL, highest_stripe, in_doubt, stripes_after, zero_shards
-from tests.support.builders import Store, files_in, files_of, put
+from tests.support.builders import Store, eventually, files_in, files_of, put
 from tests.support.chunks import Bench, some_bytes
 from tests.support.needles import last_commit
 from tests.support.power import PoweredDrives
@@ -84,6 +86,36 @@ async def test_torn_stripes_are_healed_though_the_commit_that_healed_them_is_dro
         copy.hide(first)
         copy.hide(second)
         assert await files_of(copy) == {b"file": LARGE, b"beside": SMALL}, f"without {first} and {second}"
+
+
+@trio_test
+async def test_the_place_of_a_shard_that_never_arrived_is_not_used_again(tmp_path: Path) -> None:
+    """A power cut takes a shard of the last commit and its length: the commit counts, the stripe is written anew, and
+    when the old one is given back, nothing of the new one may lie where its lost shard should have been.
+    """
+    torn, before = await in_doubt(tmp_path, LARGE)
+    known = highest_stripe(before)
+    lost = [record for record in stripes_after(torn, known) if record.data_count > 1]
+    for place in lost[0].places[:2]:
+        path = next(
+            path
+            for drive in torn.config.drives
+            for path in torn.volumes(drive.number)
+            if path.name == volume_name(place.volume_id)
+        )
+        os.truncate(path, min(place.offset, path.stat().st_size))
+    torn.reboot()
+    async with torn.open() as filesystem:
+        await put(filesystem, b"more", SMALL)
+        await filesystem.sync()
+        await eventually(lambda: filesystem._meta.stripes.load(lost[0].stripe_id) is None)
+        await filesystem._reclaimer.wait_discarded()
+        expected = await files_in(filesystem)
+    for first, second in itertools.combinations(range(6), 2):
+        copy = torn.copy(tmp_path / f"without-{first}-{second}")
+        copy.hide(first)
+        copy.hide(second)
+        assert await files_of(copy) == expected, f"without {first} and {second}"
 
 
 @trio_test
