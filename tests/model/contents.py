@@ -49,10 +49,8 @@ async def write_to(machine: Machine, choice: int, place: Callable[[int], int], d
     offset = min(place(machine.model.nodes[number].size), machine.file_bytes_max)
     machine.touched.add(number)
     for at in range(0, len(data), limits.MIB):
-        part = data[at : at + limits.MIB]
-        assert await machine.fs.write(fh, offset + at, part) == len(part)
-        machine.model.write(number, offset + at, part)
-        machine.note_state()
+        if not await machine.write_one(fh, number, offset + at, data[at : at + limits.MIB]):
+            return
 
 
 async def write(machine: Machine, step: Step) -> None:

@@ -261,6 +261,13 @@ class Machine:
         self.fs.release(fh)
         self.model.release(number)
 
+    async def write_one(self, fh: int, number: int, offset: int, data: bytes) -> bool:
+        """One request; False when it was refused for a good reason, and nothing of it was taken."""
+        assert await self.fs.write(fh, offset, data) == len(data)
+        self.model.write(number, offset, data)
+        self.note_state()
+        return True
+
     async def sync_now(self, handle: int | None = None) -> None:
         before, generation = tree_of(self.model), self.generation
         self.allowed.append(before)

@@ -53,12 +53,12 @@ class Disk:
             self.holes.difference_update(range(offset // PAGE_BYTES, -(-(offset + len(data)) // PAGE_BYTES)))
 
     def punch(self, offset: int, length: int) -> None:
-        """Whole pages inside the range only, and nothing beyond the end of the file."""
-        start = -(-offset // PAGE_BYTES)
-        end = min(offset + length, len(self.now)) // PAGE_BYTES
+        """Whole pages inside the range only; the length of the file stays."""
+        start = -(-offset // PAGE_BYTES) * PAGE_BYTES
+        end = min((offset + length) // PAGE_BYTES * PAGE_BYTES, len(self.now))
         if start < end:
-            self._change(start * PAGE_BYTES, bytes((end - start) * PAGE_BYTES))
-            self.holes.update(range(start, end))
+            self._change(start, bytes(end - start))
+            self.holes.update(range(start // PAGE_BYTES, -(-end // PAGE_BYTES)))
 
     def truncate(self, size: int) -> None:
         if size < len(self.now):

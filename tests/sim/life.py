@@ -300,6 +300,14 @@ class Life(Machine):
         self.note_state()
         return mine, theirs
 
+    async def write_one(self, fh: int, number: int, offset: int, data: bytes) -> bool:
+        try:
+            return await super().write_one(fh, number, offset, data)
+        except CiaosError as error:
+            if not self._is_excused(error):
+                raise
+            return False
+
     def _is_excused(self, error: CiaosError) -> bool:
         """Whether the store may refuse this because of what is wrong with its drives."""
         if error.errno not in REFUSED or not (isinstance(error, FsError | NoSpaceError | DriveGoneError)):
