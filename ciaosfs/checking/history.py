@@ -16,6 +16,7 @@ from ciaosfs.checking.source import Source
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.meta.commitlog import CommitRecord, decode_commit
 from ciaosfs.meta.compare import differences
+from ciaosfs.meta.images import newest_sequence
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.reader import Reader
 from ciaosfs.meta.state import State, read_state
@@ -53,7 +54,8 @@ class HistoryCheck:
             chain = self._chain(state)
             if chain is None:
                 return
-            self._count_copies(chain)
+            imaged = newest_sequence(reader)
+            self._count_copies([step for step in chain if step.sequence > imaged])
             if self._replay:
                 self._compare(reader, state, chain)
 
@@ -99,7 +101,10 @@ class HistoryCheck:
         return found
 
     def _count_copies(self, chain: list[_Found]) -> None:
-        """Fewer than there should be are a loss, unless drives are away that may have the others."""
+        """Fewer than there should be are a loss, unless drives are away that may have the others.
+
+        Of commits that come after the newest image: those before it may have lost a drive that was removed since.
+        """
         wanted = self._chunks.commit_copies
         away = sum(not self._chunks.is_there(drive.number) for drive in self._chunks.drive_statuses())
         hidden = 0

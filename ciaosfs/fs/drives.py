@@ -5,7 +5,8 @@ Each is a few steps in a fixed order, so that whatever a crash leaves can be tol
 - *add*: identity file, configuration, rows of the metadata, and the drive is written to. The configuration decides. A
   directory that has an identity nobody knows of may be added again.
 - *removal* begins with a row that says the drive is draining; the job in jobs/drain.py empties it.
-- *let go*, when nothing refers to the drive in a durable commit: configuration, rows, and then what lies on it is deleted.
+- *let go*, when nothing refers to the drive in a durable commit, and an image has made its part of the log superfluous:
+  configuration, rows, and then what lies on it is deleted.
 
 `drivesync.py` heals the halves when the store is opened. A drive that replaces another one says so in the configuration,
 so that adding it and draining the other are one step.
@@ -20,7 +21,7 @@ from pathlib import Path
 import trio
 
 from ciaosfs.base import clock, limits
-from ciaosfs.base.config import DriveConfig, DriveLabels, StoreConfig, load_config
+from ciaosfs.base.config import DriveConfig, DriveLabels, StoreConfig, format_drive, load_config
 from ciaosfs.base.configedit import add_drive, change_config, remove_drive
 from ciaosfs.base.crashpoints import reach
 from ciaosfs.base.errors import CiaosError, NoSpaceError, UsageError
@@ -49,6 +50,7 @@ class DriveAdministration:
         self._chunks = parts.chunks
         self._gate = parts.gate
         self._committer = parts.committer
+        self._imager = parts.imager
         self._workers = parts.workers
         self._turn = trio.Lock()
 
@@ -132,6 +134,9 @@ class DriveAdministration:
             await self._committer.sync()
             if self._meta.volumes.is_drive_used(number):
                 raise CiaosError(f"Drive {number} still has shards: it is not let go.")
+            # Commits of the past may be on it, and on too few others to lose it. From an image on none is needed; what was
+            # logged since the drive is draining is elsewhere.
+            await self._imager.write()
             reach("drain.emptied")
             # Each step leaves what another attempt can begin from; none is left half done for a cancellation.
             with trio.CancelScope(shield=True):
@@ -152,6 +157,7 @@ class DriveAdministration:
         number = max(config.next_drive, self._meta.volumes.highest_drive() + 1)
         replaces = None if old is None else old.number
         new = DriveConfig(number, os.urandom(16), path, labels, replaces)
+        format_drive(self._store, new)  # refused before anything is made when it cannot be written down
         identity = DriveIdentity(self._store_id, new.uuid, number)
         known = {drive.uuid for drive in config.drives} | {row.uuid for row in self._meta.volumes.drives()}
         kind = "add" if old is None else "replace"

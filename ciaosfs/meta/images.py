@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ciaosfs.meta.database import Database
+from ciaosfs.meta.reader import Reader
 
 _INSERT: Final = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)"
 _ALL: Final = "SELECT * FROM images ORDER BY sequence DESC"
 _DELETE: Final = "DELETE FROM images WHERE sequence = ?"
+_NEWEST: Final = "SELECT max(sequence) FROM images"
 
 
 class ImageRow(NamedTuple):
@@ -20,6 +22,11 @@ class ImageRow(NamedTuple):
     last_stripe: int
     stored_bytes: int
     created_ns: int
+
+
+def newest_sequence(reader: Reader) -> int:
+    """The commit that the newest kept image is of; 0 without any. Commits up to it are needed no more."""
+    return next(reader.rows(_NEWEST))[0] or 0
 
 
 class Images:

@@ -116,9 +116,12 @@ def test_drives_come_and_go_under_load(mounted: MountedStore, seed: int) -> None
     assert not differences(
         expected, {name: node for name, node in read_back(mounted).items() if b"load" not in name}
     )
+    mounted.run("check", "--data", str(mounted.path))
     mounted.remount()
     assert is_whole(mounted) and set(states(mounted).values()) == {"online"}
     load.check()
+    mounted.umount()
+    mounted.run("check", "--data", str(mounted.store))
 
 
 def test_a_killed_daemon_goes_on_with_a_removal(mounted: MountedStore, seed: int) -> None:

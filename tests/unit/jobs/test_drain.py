@@ -105,6 +105,23 @@ async def test_a_removed_drive_is_empty_gone_and_needed_no_more(tmp_path: Path, 
 
 
 @trio_test
+async def test_after_a_removal_any_m_drives_and_the_database_may_be_lost(tmp_path: Path) -> None:
+    """Also when the drive that is removed held the log of everything before."""
+    store = Store.make(tmp_path / "store", 2, 1, spare=1)
+    async with store.open_with_jobs() as (filesystem, jobs):
+        await fill(filesystem)
+        assert 0 in {entry.drive_number for entry in filesystem.parts.chunks.scan_log(0)}
+        await remove_drive(jobs, 0)
+        left = store.copy(tmp_path / "left")
+    left.lose_database()
+    for number in numbers(left):
+        copy = left.copy(tmp_path / f"without{number}")
+        shutil.rmtree(copy.path / "drives" / f"d{number}")
+        assert await files_of(copy) == FILES
+        assert complaints(copy.database) == []
+
+
+@trio_test
 async def test_an_absent_drive_is_replaced_from_the_others(tmp_path: Path) -> None:
     store = Store.make(tmp_path / "store", 2, 1)
     async with store.open_with_jobs() as (filesystem, jobs):
@@ -212,6 +229,7 @@ async def test_too_little_room_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         ("ciaosfs.toml", "not a directory"),
         ("no/where", "does not exist"),
         ("meta", "not empty"),
+        ("drives/a\nb", "configuration file cannot hold"),
     ],
 )
 @trio_test
@@ -225,6 +243,7 @@ async def test_places_that_cannot_become_drives(tmp_path: Path, place: str, comp
             await jobs.drives.add(Path("relative"))
         assert numbers(store) == [0, 1, 2]
     assert (store.path / "ciaosfs.toml").read_text() == before
+    assert sorted(path.name for path in (store.path / "drives").iterdir()) == ["d0", "d1", "d2"]
 
 
 @trio_test
