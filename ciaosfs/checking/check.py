@@ -56,9 +56,7 @@ async def run(
     progress = progress or Progress()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_when_cancelled, progress)
-        error = await workers.run(
-            _check, source, findings, progress, data, data if replay is None else replay
-        )
+        error = await _stages(source, workers, findings, progress, data, data if replay is None else replay)
         nursery.cancel_scope.cancel()
     await trio.lowlevel.checkpoint_if_cancelled()
     if error is not None:
@@ -73,17 +71,14 @@ async def _stop_when_cancelled(progress: Progress) -> None:
         progress.stop()
 
 
-def _check(
-    source: Source, findings: Findings, progress: Progress, data: bool, replay: bool
+async def _stages(
+    source: Source, workers: Workers, findings: Findings, progress: Progress, data: bool, replay: bool
 ) -> CiaosError | None:
-    """Blocking, all stages; what kept it from its end. When the tables cannot be read the later stages have nothing
-    to go by.
-    """
+    """All stages; what kept it from its end. When the tables cannot be read the later stages have nothing to go by."""
     try:
-        if not _check_metadata(source, findings, progress):
-            return None
-        NeedleCheck(source, findings, progress, data=data).run()
-        HistoryCheck(source, findings, progress, replay=replay).run()
+        if await workers.run(_check_metadata, source, findings, progress):
+            await workers.run(NeedleCheck(source, findings, progress, data=data).run)
+            await HistoryCheck(source, findings, progress, replay=replay).run(workers)
         progress.begin("done")
     except LogDamagedError as error:
         findings.problem(error.message)

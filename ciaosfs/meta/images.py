@@ -10,7 +10,6 @@ from ciaosfs.meta.reader import Reader
 _INSERT: Final = "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?)"
 _ALL: Final = "SELECT * FROM images ORDER BY sequence DESC"
 _DELETE: Final = "DELETE FROM images WHERE sequence = ?"
-_NEWEST: Final = "SELECT max(sequence) FROM images"
 
 
 class ImageRow(NamedTuple):
@@ -24,9 +23,9 @@ class ImageRow(NamedTuple):
     created_ns: int
 
 
-def newest_sequence(reader: Reader) -> int:
-    """The commit that the newest kept image is of; 0 without any. Commits up to it are needed no more."""
-    return next(reader.rows(_NEWEST))[0] or 0
+def kept_images(reader: Reader) -> list[ImageRow]:
+    """Every kept image at the reader's moment, newest first."""
+    return [ImageRow._make(row) for row in reader.rows(_ALL)]
 
 
 class Images:

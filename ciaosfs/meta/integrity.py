@@ -266,6 +266,23 @@ _DRIVES: Final = (
     ),
 )
 
+_IMAGES: Final = (
+    _Check(
+        "The image of commit {0} is of {1} bytes, and its stripes have {2}.",
+        "SELECT sequence, stored_bytes, ifnull((SELECT sum(payload_bytes) FROM stripes WHERE kind = 2"
+        " AND stripe BETWEEN first_stripe AND last_stripe), 0) AS there FROM images WHERE there <> stored_bytes",
+    ),
+    _Check(
+        "The images of commits {0} and {1} share stripes.",
+        "SELECT one.sequence, two.sequence FROM images AS one JOIN images AS two ON one.sequence < two.sequence"
+        " AND one.first_stripe <= two.last_stripe AND two.first_stripe <= one.last_stripe",
+    ),
+    _Check(
+        "There is an image of commit {0}, and the database is at commit {1}.",
+        "SELECT images.sequence, state.sequence FROM images JOIN state ON images.sequence > state.sequence",
+    ),
+)
+
 _COUNTED: Final = {
     Counter.FILES: f"SELECT count(*) FROM inodes WHERE {_IS_FILE}",
     Counter.DIRECTORIES: f"SELECT count(*) FROM inodes WHERE {_IS_DIRECTORY}",
@@ -294,7 +311,7 @@ _COUNTERS: Final = (
     ),
 )
 
-CHECKS: Final = (*_STATE, *_NAMESPACE, *_INODES, *_EXTENTS, *_STRIPES, *_DRIVES, *_COUNTERS)
+CHECKS: Final = (*_STATE, *_NAMESPACE, *_INODES, *_EXTENTS, *_STRIPES, *_DRIVES, *_IMAGES, *_COUNTERS)
 
 
 def check(reader: Reader) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,30 +12,12 @@ from trio.testing import trio_test
 
 from ciaosfs.base.types import VolumeKind
 from ciaosfs.checking.check import check_open, check_store
-from ciaosfs.checking.findings import Findings, Progress
+from ciaosfs.checking.findings import Progress
 from ciaosfs.codec.needle import head_bytes_for
 from ciaosfs.drive.local import volume_name
-from ciaosfs.drive.workers import Workers
-from ciaosfs.fs.filesystem import FileSystem
-from ciaosfs.meta.placements import Placement, placements
-from ciaosfs.meta.reader import Reader
-from ciaosfs.offline.check import check_closed
-from tests.support.builders import Store, put, remove
-
-LARGE = 700_000
-
-
-async def fill(filesystem: FileSystem) -> None:
-    """Files in coded and in replicated stripes, some of them deleted again, in several commits."""
-    dice = random.Random(1)
-    for number in range(3):
-        await put(filesystem, b"large%d" % number, dice.randbytes(LARGE))
-        await filesystem.sync()
-        await put(filesystem, b"small%d" % number, dice.randbytes(3000))
-        await filesystem.sync()
-    await remove(filesystem, b"large0")
-    await remove(filesystem, b"small0")
-    await filesystem.sync()
+from ciaosfs.meta.placements import Placement
+from tests.support.builders import Store
+from tests.unit.checking.support import closed, file_of, fill, flip, shards
 
 
 @pytest.fixture(scope="module")
@@ -51,29 +32,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
     fill_it()
     return store
-
-
-async def closed(store: Store, *, data: bool = False) -> Findings:
-    async with Workers() as workers:
-        return await check_closed(store.config, workers, data=data)
-
-
-def shards(store: Store) -> list[Placement]:
-    with Reader(store.database) as reader:
-        return list(placements(reader))
-
-
-def file_of(store: Store, shard: Placement) -> Path:
-    assert shard.drive is not None
-    return store.drive(shard.drive) / "volumes" / volume_name(shard.volume_id)
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 1]))
 
 
 def coded(store: Store) -> Placement:

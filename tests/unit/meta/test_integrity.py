@@ -13,6 +13,7 @@ from ciaosfs.base.types import Codec, Extent
 from ciaosfs.meta import integrity
 from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.dentries import cookie_of
+from ciaosfs.meta.images import ImageRow
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_XATTRS, ROOT_INO
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.volumes import DriveRow, DriveState
@@ -260,6 +261,19 @@ def every_drive(s: Sound) -> None:
         s.meta.volumes.put_drive(DriveRow(number, bytes([number] * 16), DriveState.ACTIVE, 0))
 
 
+def image_without_stripes(s: Sound) -> None:
+    s.meta.images.keep(ImageRow(1, 0, 100, 200, 5, 0))
+
+
+def images_share_stripes(s: Sound) -> None:
+    s.meta.images.keep(ImageRow(0, 0, 100, 200, 0, 0))
+    s.meta.images.keep(ImageRow(1, 0, 200, 300, 0, 0))
+
+
+def image_of_the_future(s: Sound) -> None:
+    s.meta.images.keep(ImageRow(17, 0, 100, 200, 0, 0))
+
+
 def second_state(s: Sound) -> None:
     s.sql(
         "INSERT INTO state SELECT 2, store_id, name_seed, sequence, epoch, parent_id, time_ns, 0 FROM state"
@@ -352,6 +366,9 @@ BROKEN: dict[Callable[[Sound], None], str] = {
     volume_nowhere: f"Volume {VOLUME_ID + 10:016x} is on drive 17, which does not exist.",
     odd_drive: "Drive 3 has an impossible identity or state.",
     drives_alike: "Drives 2 and 5 have one identity.",
+    image_without_stripes: "The image of commit 1 is of 5 bytes, and its stripes have 0.",
+    images_share_stripes: "The images of commits 0 and 1 share stripes.",
+    image_of_the_future: "There is an image of commit 17, and the database is at commit 2.",
     second_state: "The database does not say clearly which commit it is at: row 2 of its state, commit 1.",
     no_name: "Name b'a/b' in directory 1 cannot be a name.",
     dot_name: "Name b'..' in directory 1 cannot be a name.",
