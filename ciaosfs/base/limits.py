@@ -88,6 +88,9 @@ JOBS_FINISHED_MAX = 64
 """Remembered after their end, the newest."""
 JOB_RETRY_S = 30.0
 """A job that met trouble with the drives tries again after this."""
+REPAIR_SUSPECTS_MAX = 65536
+"""Stripes with damage remembered at once; more are found again when they are read again."""
+VERIFY_STEP_BYTES = 4 * MIB
 SCRUB_PERIOD_DAYS = 7.0
 SCRUB_PERIOD_DAYS_MAX = 3650.0
 REPAIR_AFTER_S = 600.0

@@ -15,7 +15,19 @@ import click
 from ciaosfs import __version__
 from ciaosfs.base.errors import CiaosError
 
-COMMANDS = ("mkfs", "mount", "umount", "status", "sync", "job", "drive", "check", "recover", "inspect")
+COMMANDS = (
+    "mkfs",
+    "mount",
+    "umount",
+    "status",
+    "sync",
+    "job",
+    "scrub",
+    "drive",
+    "check",
+    "recover",
+    "inspect",
+)
 INTERRUPTED = 130
 EXIT_STATUS = """\b
 Exit status: 0 success, 1 failure, 2 wrong usage, 3 the store cannot be used as

@@ -57,12 +57,12 @@ class Screen:
 
     def __init__(self, *, is_live: bool) -> None:
         """`is_live` is False for what is shown once."""
-        self._in_place = is_live and sys.stdout.isatty()
+        self.is_in_place = is_live and sys.stdout.isatty()
         self._shown: Sequence[str] = ()
 
     def show(self, lines: Sequence[str]) -> None:
         """Show these instead of those shown before."""
-        if self._in_place and self._shown:
+        if self.is_in_place and self._shown:
             click.echo(f"\x1b[{len(self._shown)}A\x1b[J", nl=False)
         elif list(lines) == list(self._shown):
             return

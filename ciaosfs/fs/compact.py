@@ -7,8 +7,8 @@ back after its sync, as any others. A crash at any moment leaves either the old 
 stripe that nobody refers to is dead space. A compressed block is copied as it is stored, unless less of it is live than
 that takes: then the live bytes are stored raw. So the copy is never larger than what is live, and always a gain.
 
-The same copying heals a stripe in which damaged shards were found, and after a power cut the stripes of the last commit
-that were torn.
+The same copying heals, after a power cut, the stripes of the last commit that were torn, and those of which too few shards
+are whole to rebuild the others, while every range can still be decoded from some.
 
 Little is done while there is room; when the drives are nearly full, nearly everything that is gained is worth it.
 """
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
 """Between two looks whether there is anything to do."""
-DAMAGED_MAX = 4096
-"""Stripes with damage remembered at once; more are found again when they are read again."""
 EXTENTS_MAX = 512
 """Extents moved in one step; repointing one takes about 10 us, so the loop is held for 5 ms."""
 
@@ -70,13 +68,7 @@ class Compactor:
         self._reclaimer = reclaimer
         self._gate = gate
         self._workers = workers
-        self._damaged: dict[int, None] = {}
         self.copied_bytes = 0
-
-    def note_damage(self, stripe_id: int, shard_index: int, reason: str) -> None:
-        """A shard was found damaged: its stripe is written anew soon, as long as the others still give its bytes."""
-        if len(self._damaged) < DAMAGED_MAX:
-            self._damaged[stripe_id] = None
 
     async def rewrite(self, stripe_id: int) -> bool:
         """Copy everything that is live in a stripe into fresh ones, with all their shards. False when it cannot be.
@@ -97,11 +89,6 @@ class Compactor:
         while True:
             await trio.sleep(LOOK_S)
             try:
-                while self._damaged:
-                    stripe_id = next(iter(self._damaged))
-                    del self._damaged[stripe_id]
-                    if await self.rewrite(stripe_id):
-                        log.info("stripe %d had damaged shards and was written anew", stripe_id)
                 while await self.step():
                     await trio.lowlevel.checkpoint()
             except (CiaosError, OSError) as error:

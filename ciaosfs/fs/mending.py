@@ -40,7 +40,7 @@ class Mender:
         places is given back later. Raises as ChunkStore.rebuild. Runs to its end once begun: needles that nothing
         knows of would stay behind. `points` is the job whose crash points are reached (`.written`, `.recorded`).
         """
-        if not shard_indexes or not self._is_live(stripe_id):
+        if not shard_indexes or not self.is_live(stripe_id):
             return 0
         self._reclaimer.pin(stripe_id)
         try:
@@ -56,8 +56,8 @@ class Mender:
             self._reclaimer.unpin(stripe_id)
         return count
 
-    def _is_live(self, stripe_id: int) -> bool:
-        """Whether the stripe is worth it: a dead one is about to be given back."""
+    def is_live(self, stripe_id: int) -> bool:
+        """Whether anything needs the stripe: a dead one is about to be given back, and may be in part."""
         record = self._meta.stripes.load(stripe_id)
         if record is None:
             return False

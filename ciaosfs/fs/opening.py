@@ -111,7 +111,6 @@ async def open_store(
                 filesystem.prepare()
                 if recovered.torn_stripes:
                     await _heal(recovered.torn_stripes, compactor, committer)
-                chunks.on_damage = compactor.note_damage
                 if not recovered.must_supersede or await committer.supersede():
                     await workers.run(note_boot, boot)
                 nursery.start_soon(housekeeping.watch_drives, chunks)

@@ -328,8 +328,12 @@ class JobRunner:
             entry.enter(JobState.FAILED, f"It failed by a bug ({error!r}): the log says more.")
 
     def _forget_old(self) -> None:
+        """The newest that have ended are kept, and the newest of each kind."""
         finished = [job_id for job_id in sorted(self._entries) if self._entries[job_id].state in FINISHED]
+        newest = {self._entries[job_id].kind: job_id for job_id in finished}
         for job_id in finished[: -limits.JOBS_FINISHED_MAX]:
+            if job_id in newest.values():
+                continue
             del self._entries[job_id]
             self._changed.discard(job_id)
             self._forgotten.add(job_id)

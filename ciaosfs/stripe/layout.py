@@ -82,6 +82,14 @@ def plan_read(stripe: StripeRecord, offset: int, length: int) -> list[ShardRange
     return ranges
 
 
+def split_blocks(wanted: ShardRange) -> list[ShardRange]:
+    """The range in pieces that lie in one checksummed block each."""
+    unit = limits.CHECK_BLOCK_BYTES
+    cuts = [wanted.start, *range((wanted.start // unit + 1) * unit, wanted.start + wanted.length, unit)]
+    ends = [*cuts[1:], wanted.start + wanted.length]
+    return [ShardRange(wanted.shard_index, start, end - start) for start, end in zip(cuts, ends, strict=True)]
+
+
 def place_of(stripe: StripeRecord, shard_index: int) -> ShardPlace | None:
     """Where shard `shard_index` lies; None when the stripe has no such shard at present."""
     places = stripe.places

@@ -13,13 +13,20 @@ from dataclasses import dataclass
 
 import trio
 
-from ciaosfs.base.errors import CiaosError, DamagedError, DriveGoneError, ShardDamagedError, StoreError
+from ciaosfs.base.errors import (
+    CiaosError,
+    DamagedError,
+    DriveGoneError,
+    ShardDamagedError,
+    StoreError,
+    StripeLostError,
+)
 from ciaosfs.base.types import Buffer, StripeRecord
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.damage import DamageReports, no_volume
 from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.gathering import Gatherer
-from ciaosfs.stripe.layout import ShardRange, place_of, plan_read
+from ciaosfs.stripe.layout import ShardRange, place_of, plan_read, split_blocks
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +99,7 @@ class StripeReader:
         ranges = plan_read(stripe, offset, length)
         self._reads += 1
         if len(ranges) == 1:
-            data = await self._read_range(stripe, ranges[0], with_neighbours=with_neighbours)
+            data = await self._read_by_blocks(stripe, ranges[0], with_neighbours=with_neighbours)
         else:
             data = b"".join(await self._read_ranges(stripe, ranges))
         self._files.trim()
@@ -130,7 +137,7 @@ class StripeReader:
 
         async def read_one(number: int) -> None:
             try:
-                parts[number] = await self._read_range(stripe, ranges[number])
+                parts[number] = await self._read_by_blocks(stripe, ranges[number])
             except CiaosError as error:
                 errors[number] = error
 
@@ -140,6 +147,18 @@ class StripeReader:
         if errors:
             raise errors[min(errors)]
         return parts
+
+    async def _read_by_blocks(
+        self, stripe: StripeRecord, wanted: ShardRange, *, with_neighbours: bool = False
+    ) -> Buffer:
+        """One range of one data shard; block by block if too many shards have a bad block somewhere in it."""
+        try:
+            return await self._read_range(stripe, wanted, with_neighbours=with_neighbours)
+        except StripeLostError:
+            blocks = split_blocks(wanted)
+            if len(blocks) == 1:
+                raise
+        return b"".join([await self._read_range(stripe, block) for block in blocks])
 
     async def _read_range(
         self, stripe: StripeRecord, wanted: ShardRange, *, with_neighbours: bool = False

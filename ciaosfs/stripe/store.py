@@ -15,7 +15,7 @@ import trio
 
 from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import DriveConfig
-from ciaosfs.base.types import Buffer, Space, StripeKind, StripeRecord, VolumeKind
+from ciaosfs.base.types import Buffer, ShardPlace, Space, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.interface import FreeSpace
 from ciaosfs.drive.workers import Workers
@@ -29,6 +29,7 @@ from ciaosfs.stripe.presence import Presence
 from ciaosfs.stripe.reader import ReaderStatistics, StripeReader
 from ciaosfs.stripe.rebuild import Rebuilder
 from ciaosfs.stripe.spreading import Spreader
+from ciaosfs.stripe.verifying import Finding, verify_shards
 from ciaosfs.stripe.writer import StripeWriter, WriterStatistics
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveState, DriveStatus
@@ -174,6 +175,14 @@ class ChunkStore:
         rebuilt, written = await self._rebuilder.rebuild(record, shard_indexes, avoid)
         self._shards.wrote(written)
         return rebuilt
+
+    async def verify(
+        self, items: Sequence[tuple[StripeRecord, ShardPlace]], *, with_data: bool = True
+    ) -> list[Finding]:
+        """The condition of each of these shards where it lies, read in full; without `with_data` only its head."""
+        found = await self._workers.run(lambda: verify_shards(self._files, items, with_data=with_data))
+        self._files.trim()
+        return found
 
     def can_place(self, record: StripeRecord, shard_indexes: Collection[int]) -> bool:
         """Whether a drive is there, full or not, that holds none of the stripe's other shards."""

@@ -69,6 +69,8 @@ class DriveStatus:
     reason: str
     is_draining: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    arrivals: int = 0
+    """How often the drive was taken in since the store was opened, the opening included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class DriveSlot:
         self._opener = opener
         self._uuid = config.uuid
         self._is_failing = False
+        self._arrivals = 0
         self._is_full = False
         self._full_retry_at_s = 0.0
         self._full_free = 0
@@ -168,6 +171,7 @@ class DriveSlot:
             self.reason,
             self.is_draining,
             self.labels.fields(),
+            self._arrivals,
         )
 
     def sent(self, length: int) -> None:
@@ -283,6 +287,7 @@ class DriveSlot:
         if self.reason:
             log.warning("drive %d at %s is there again", self.number, self.path)
         self.drive = drive
+        self._arrivals += 1
         self._is_failing = self._is_full = False
         self._retry_pause_s = FAILING_RETRY_S
         self.reason = ""

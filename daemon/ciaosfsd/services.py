@@ -45,7 +45,7 @@ async def build(
             admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
             handlers = {
                 **admin.by_operation(),
-                **JobHandlers(jobs.runner).by_operation(),
+                **JobHandlers(jobs).by_operation(),
                 **DriveHandlers(jobs.drives, jobs.runner, mountpoint).by_operation(),
             }
             yield Services(session, ControlServer(socket, handlers, CheckHandlers(filesystem).streams()))

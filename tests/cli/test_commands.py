@@ -204,6 +204,11 @@ def test_jobs_are_shown_paused_and_resumed(ciaosfs: Ciaosfs, tmp_path: Path) -> 
     refused = ciaosfs("job", "pause", "1", path)
     assert (refused.status, "done" in refused.err) == (2, True)
     assert "There is no job 9" in ciaosfs("job", "show", "9", path).err
+    assert ciaosfs("scrub", path).out == "No scrub has ended yet.\n"
+    assert "3 counted" in ciaosfs("scrub", "--now", "--wait", path).out
+    told = json.loads(ciaosfs("scrub", "--json", path).out)
+    assert (told["type"], told["job"], told["last"]["state"]) == ("scrub", None, "done")
+    assert told["due_ns"] == told["last"]["created_ns"] + 7 * 86_400 * 10**9
     ciaosfs("umount", path)
 
 

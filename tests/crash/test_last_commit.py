@@ -19,7 +19,7 @@ from ciaosfs.drive.local import volume_name
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.metadata import Metadata
-from tests.support.builders import WHO, Store, complaints, eventually, files_of, get, put, remove
+from tests.support.builders import WHO, Store, complaints, eventually, files_of, put, remove
 from tests.support.power import Fate, PoweredDrives, copy_database
 
 OLD = b"as of the commit before"
@@ -286,26 +286,6 @@ async def test_torn_stripes_that_count_get_their_parity_back(tmp_path: Path, dat
         left.hide(first)
         left.hide(second)
         assert await files_of(left) == expected, f"without drives {first} and {second}"
-
-
-@trio_test
-async def test_a_stripe_found_damaged_is_written_anew(tmp_path: Path) -> None:
-    store = Store.make(tmp_path / "store")
-    async with store.open() as filesystem:
-        await put(filesystem, b"file", LARGE)
-    zero_shards(store, stripes_after(store, 0)[0], 2)
-    damaged = stripes_after(store, 0)[0].stripe_id
-    async with store.open() as filesystem:
-        assert await get(filesystem, b"file") == LARGE
-        await eventually(lambda: filesystem.status().pending_bytes == 0 and not refers(filesystem, damaged))
-    store.hide(4)
-    store.hide(5)
-    assert await files_of(store) == {b"file": LARGE}
-
-
-def refers(filesystem: FileSystem, stripe_id: int) -> bool:
-    """Whether any extent still lies on the stripe."""
-    return bool(filesystem._meta.extents.of_stripe(stripe_id, (0, 0), 1))
 
 
 @pytest.mark.parametrize("database", ["behind", "at the commit", "gone"])

@@ -11,9 +11,11 @@ import trio
 from ciaosfs.base.config import StoreConfig
 from ciaosfs.fs.drives import DriveAdministration
 from ciaosfs.fs.gate import Gate
+from ciaosfs.jobs.healing import Healer
 from ciaosfs.jobs.job import Progress
 from ciaosfs.jobs.opening import OpenJobs
 from ciaosfs.jobs.runner import run_jobs
+from ciaosfs.jobs.schedule import ScrubSchedule
 from ciaosfs.meta.jobs import JobRow, Jobs
 from tests.support.memory_drives import MemoryDrives
 
@@ -54,12 +56,19 @@ def counting(arguments: Mapping[str, Any]) -> Counting:
     return Counting(arguments.get("to", 3), arguments.get("every_s", 0.01))
 
 
+class Settled:
+    """A healer with nothing to heal."""
+
+    async def settle(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 @asynccontextmanager
 async def open_memory_jobs(config: StoreConfig, parts: object) -> AsyncIterator[OpenJobs]:
     """A job that is over soon, and one that is never."""
-    async with run_jobs(
-        cast(Jobs, MemoryTable()), Gate(), {"count": counting, "drain": counting}, 1.0
-    ) as runner:
+    kinds = {"count": counting, "drain": counting, "scrub": counting}
+    async with run_jobs(cast(Jobs, MemoryTable()), Gate(), kinds, 1.0) as runner:
         await runner.submit("count", {})
         await runner.submit("count", {"to": 1_000_000, "every_s": 0.01})
-        yield OpenJobs(runner, cast(DriveAdministration, MemoryDrives()))
+        drives = cast(DriveAdministration, MemoryDrives())
+        yield OpenJobs(runner, drives, cast(Healer, Settled()), ScrubSchedule(runner, 7.0))

@@ -7,18 +7,25 @@ from typing import Any
 
 from ciaosfs.base.errors import UsageError
 from ciaosfs.jobs.job import JobStatus
-from ciaosfs.jobs.runner import JobRunner
+from ciaosfs.jobs.opening import OpenJobs
 from ciaosfsd.control.server import Handler
 
 
 class JobHandlers:
     """The handlers of one mounted store."""
 
-    def __init__(self, runner: JobRunner) -> None:
-        self._runner = runner
+    def __init__(self, jobs: OpenJobs) -> None:
+        self._runner = jobs.runner
+        self._healer = jobs.healer
+        self._scrubs = jobs.scrubs
 
     def by_operation(self) -> dict[str, Handler]:
-        return {"job-list": self.list_jobs, "job-pause": self.pause, "job-resume": self.resume}
+        return {
+            "job-list": self.list_jobs,
+            "job-pause": self.pause,
+            "job-resume": self.resume,
+            "scrub": self.scrub,
+        }
 
     async def list_jobs(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Every job that is remembered, oldest first; rates per second, durations in seconds."""
@@ -35,6 +42,20 @@ class JobHandlers:
         job_id = take_id(arguments)
         self._runner.resume(job_id)
         return {"job": job_fields(self._runner.job(job_id))}
+
+    async def scrub(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """With `now`, begin a scrub that takes all the time there is; with `settle`, answer when what is known to be
+        damaged was repaired, as far as it can be. Tells of the last scrub, the one under way and the next."""
+        if arguments.get("now") is True:
+            await self._scrubs.now(share=1.0)
+        if arguments.get("settle") is True:
+            await self._healer.settle()
+        last, under_way = self._scrubs.last(), self._runner.unfinished("scrub")
+        return {
+            "last": None if last is None else job_fields(last),
+            "job": None if under_way is None else job_fields(under_way),
+            "due_ns": self._scrubs.due_ns(),
+        }
 
 
 def take_id(arguments: Mapping[str, Any]) -> int:

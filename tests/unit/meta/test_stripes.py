@@ -25,6 +25,18 @@ def test_what_is_inserted_is_loaded(meta: Metadata) -> None:
     assert complaints(meta) == []
 
 
+def test_moves_are_told(meta: Metadata) -> None:
+    moved: list[int] = []
+    meta.stripes.on_moved = moved.append
+    record = make_stripe(7)
+    meta.stripes.insert(record)
+    assert meta.stripes.forget_shard(7, record.places[2])
+    assert not meta.stripes.forget_shard(7, record.places[2])
+    meta.stripes.put_shard(7, record.places[2])
+    assert moved == [7, 7]
+    assert meta.stripes.load(7) == record
+
+
 def test_counts_by_missing_shards(meta: Metadata) -> None:
     assert meta.stripes.count_by_missing() == {}
     for stripe_id in (1, 2, 3):

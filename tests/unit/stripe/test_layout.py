@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +12,14 @@ from ciaosfs.base import limits
 from ciaosfs.base.types import Buffer, ShardPlace, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import needle_bytes_for
 from ciaosfs.stripe.layout import (
+    ShardRange,
     coded_shape,
     hot_shape,
     place_of,
     plan_degraded,
     plan_read,
     shard_bytes_for,
+    split_blocks,
 )
 from ciaosfs.stripe.writer import cut_shards
 
@@ -100,3 +104,13 @@ def test_pieces_of_exactly_a_shard_and_slices_of_one_piece_are_not_copied() -> N
     whole = bytes(16384)
     for shard in cut_shards([whole], 4, 4096):
         assert isinstance(shard, memoryview) and shard.obj is whole
+
+
+def test_a_range_is_split_at_the_blocks_and_nowhere_else() -> None:
+    unit = limits.CHECK_BLOCK_BYTES
+    for start, length in ((0, unit), (5, 7), (unit - 1, 2), (unit, 3 * unit), (100, 3 * unit)):
+        parts = split_blocks(ShardRange(3, start, length))
+        assert parts[0].start == start and sum(part.length for part in parts) == length
+        for left, right in itertools.pairwise(parts):
+            assert left.start + left.length == right.start and right.start % unit == 0
+        assert all(part.start // unit == (part.start + part.length - 1) // unit for part in parts)
