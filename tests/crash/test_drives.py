@@ -21,6 +21,7 @@ from ciaosfs.jobs.job import JobState
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.volumes import DriveState
 from tests.support.builders import Store, complaints, files_in, put
+from tests.support.power import Fate, PoweredDrives
 
 dice = random.Random(20261121)
 FILES = {b"small": b"a few bytes", b"medium": dice.randbytes(400_000), b"large": dice.randbytes(5_000_000)}
@@ -140,6 +141,35 @@ async def test_a_crash_while_a_drive_is_removed(tmp_path: Path) -> None:
             drives, by_missing = await finish(copy)
             # The mark of a drive is as durable as any other change: the next commit's.
             assert drives == [1, 2, 3] or (name == "drain.begun" and drives == [0, 1, 2, 3])
+            assert set(by_missing) == {0}
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.SECTORS])
+@trio_test
+async def test_a_power_cut_while_a_drive_is_replaced(tmp_path: Path, fate: Fate) -> None:
+    """What was not synced is gone, and the machine has gone down; with the database as it was left, and without it."""
+    store = Store.make(tmp_path / "store", 2, 1)
+    async with store.open() as filesystem:
+        for file, data in FILES.items():
+            await put(filesystem, file, data)
+    power, chance = PoweredDrives(), random.Random(str(fate))
+    copies: dict[str, Store] = {}
+
+    def cut(name: str) -> None:
+        if name not in copies:
+            copies[name] = power.cut(store, tmp_path / name, fate, chance)
+
+    with hooked(cut):
+        async with store.open_with_jobs(opener=power) as (filesystem, jobs):
+            await jobs.drives.replace(0, store.path / "drives" / "new")
+            job_id = await submit_drain(jobs.runner, 0)
+            with trio.fail_after(60):
+                assert (await jobs.runner.wait(job_id)).state is JobState.DONE
+    assert {"replace.made", "replace.listed", "replace.joined", *MOVED[1:], *LET_GO} <= set(copies)
+    for name in copies:
+        for copy in both_ways(name, copies):
+            drives, by_missing = await finish(copy)
+            assert drives == ([0, 1, 2] if name == "replace.made" else [1, 2, 3]), name
             assert set(by_missing) == {0}
 
 

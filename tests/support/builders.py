@@ -85,7 +85,7 @@ class Store:
         return Store(target)
 
     def drive(self, number: int) -> Path:
-        return self.config.drives[number].path
+        return next(drive.path for drive in self.config.drives if drive.number == number)
 
     def hide(self, number: int) -> None:
         """Take a drive away, as by unplugging it."""

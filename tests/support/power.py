@@ -244,9 +244,9 @@ class PoweredDrives:
         left = store.copy(target)
         with self._lock:
             disks = dict(self._disks)
-        hidden = set(store.hidden())
+        there = {drive.number for drive in left.config.drives} - set(store.hidden())
         for (number, name), disk in disks.items():
-            if number not in hidden:
+            if number in there:
                 (left.drive(number) / "volumes" / name).write_bytes(disk.after_cut(fate, dice))
         left.reboot()
         return left
