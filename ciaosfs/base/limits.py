@@ -40,6 +40,10 @@ COMMIT_INTERVAL_S_MIN = 0.1
 COMMIT_INTERVAL_S_MAX = 300.0
 COMMIT_CHANGES_MAX = 4000
 """Row changes after which a commit starts early: taking their changeset then holds the loop for about 10 ms."""
+TRUNCATE_EXTENTS_INLINE = 1024
+"""Extents that a request deletes itself when it cuts a file short, in about 3 ms; more wait for the background."""
+SLICE_EXTENTS = 64
+"""Extents that are deleted in one step, in 0.3 ms, where there are more."""
 LOG_RESERVE_BYTES = 16 * MIB
 """Held back on every drive so that deletes and commits still fit on a full store (less on tiny drives)."""
 

@@ -66,7 +66,10 @@ def set_attributes(
 
 
 def truncate(meta: Metadata, files: Files, inode: Inode, size: int) -> None:
-    """Forget the bytes beyond `size`; what lies between the old and a larger size is a hole."""
+    """Forget the bytes beyond `size`; what lies between the old and a larger size is a hole.
+
+    No trim may be in the way of a larger size (`Slicer.is_in_way`).
+    """
     if stat.S_ISDIR(inode.mode):
         raise FsError(errno.EISDIR)
     if not stat.S_ISREG(inode.mode):
@@ -80,7 +83,20 @@ def truncate(meta: Metadata, files: Files, inode: Inode, size: int) -> None:
         file.overlay.truncate(size)
         files.account(file)
     if inode.allocated:
-        meta.extents.replace(inode.ino, size, TRUNCATE_END, [])
+        _cut_extents(meta, inode.ino, size)
+
+
+def _cut_extents(meta: Metadata, ino: int, size: int) -> None:
+    """Delete the extents beyond `size`, or leave a row that says so where they are many or the transaction is large."""
+    end = meta.trims.size(ino)
+    if end is None:
+        end = TRUNCATE_END
+    is_large = meta.changes_pending() > limits.COMMIT_CHANGES_MAX
+    inline = limits.SLICE_EXTENTS if is_large else limits.TRUNCATE_EXTENTS_INLINE
+    if meta.extents.has_more_than(inline, ino, size, end):
+        meta.trims.put(ino, size)
+    else:
+        meta.extents.replace(ino, size, end, [])
 
 
 def _without_privileges(mode: int) -> int:

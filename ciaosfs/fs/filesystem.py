@@ -29,6 +29,7 @@ from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
+from ciaosfs.fs.slicing import Slicer
 from ciaosfs.meta import losses, reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
@@ -71,6 +72,7 @@ class FileSystem:
         reclaimer: Reclaimer,
         committer: Committer,
         room: RoomMaker,
+        slicer: Slicer,
         workers: Workers,
         parts: Parts,
         recovery_reports: Sequence[str] = (),
@@ -86,6 +88,7 @@ class FileSystem:
         self._reclaimer = reclaimer
         self._committer = committer
         self._room = room
+        self._slicer = slicer
         self._workers = workers
         self._reports = tuple(recovery_reports)
         self._compress = compress
@@ -200,7 +203,14 @@ class FileSystem:
 
     async def setattr(self, ino: int, changes: SetAttributes, who: Requester) -> Inode:
         await self._enter()
-        return attributes.set_attributes(self._meta, self._files, ino, changes, who)
+        if changes.size is None:
+            return attributes.set_attributes(self._meta, self._files, ino, changes, who)
+        while self._slicer.is_in_way(ino, changes.size):
+            await self._slicer.wait(ino, changes.size)
+            await self._gate.wait_open()
+        inode = attributes.set_attributes(self._meta, self._files, ino, changes, who)
+        self._demand_if_large()
+        return inode
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, who: Requester) -> None:
         await self._room.wait_room(NAME_BYTES)
@@ -218,6 +228,7 @@ class FileSystem:
         if flags & os.O_TRUNC:
             await self._enter()
             attributes.set_attributes(self._meta, self._files, ino, SetAttributes(size=0), who)
+            self._demand_if_large()
         return self._open(self.getattr(ino), flags)
 
     def _open(self, inode: Inode, flags: int) -> int:
@@ -242,20 +253,26 @@ class FileSystem:
         length = len(data)
         if not length:
             return 0
-        if offset + length > limits.FILE_BYTES_MAX:
+        end = offset + length
+        if end > limits.FILE_BYTES_MAX:
             raise FsError(errno.EFBIG)
-        await self._enter()
-        while not (self._flusher.has_room(length) and self._room.has_room(length)):
-            await self._flusher.wait_room(length)
-            await self._room.wait_room(length)
-            await self._gate.wait_open()
         file = handle.file
+        await self._enter()
+        while True:
+            if not (self._flusher.has_room(length) and self._room.has_room(length)):
+                await self._flusher.wait_room(length)
+                await self._room.wait_room(length)
+            elif self._slicer.is_in_way(file.ino, end):
+                await self._slicer.wait(file.ino, end)
+            else:
+                break
+            await self._gate.wait_open()
         size = self._meta.inodes.size(file.ino)
         if size is None:
             raise FsError(errno.ENOENT)
         file.overlay.write(offset, data)
-        if offset + length > size:
-            self._meta.inodes.set_size(file.ino, offset + length)
+        if end > size:
+            self._meta.inodes.set_size(file.ino, end)
         self._flusher.wrote(file)
         return length
 
@@ -317,10 +334,12 @@ class FileSystem:
         if self._gate.closed:
             await self._gate.wait_open()
         self._operations += 1
-        if (
-            self._operations % COMMIT_CHECK_OPERATIONS == 0
-            and self._meta.changes_pending() > limits.COMMIT_CHANGES_MAX
-        ):
+        if self._operations % COMMIT_CHECK_OPERATIONS == 0:
+            self._demand_if_large()
+
+    def _demand_if_large(self) -> None:
+        """What has changed is enough for a commit: it is to begin early."""
+        if self._meta.changes_pending() > limits.COMMIT_CHANGES_MAX:
             self._committer.demand()
 
     def _left(self, inode: Inode) -> None:

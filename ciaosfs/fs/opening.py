@@ -30,6 +30,7 @@ from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.recovery import recover
 from ciaosfs.fs.room import RoomMaker
+from ciaosfs.fs.slicing import Slicer
 from ciaosfs.meta import reports
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore, DriveSet
@@ -80,6 +81,7 @@ async def open_store(
                 chunks.respect(partial(_known_end, meta))
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 compactor = Compactor(meta, chunks, reclaimer, gate, workers)
+                slicer = Slicer(meta, reclaimer, committer, gate)
                 filesystem = FileSystem(
                     meta,
                     chunks,
@@ -89,7 +91,8 @@ async def open_store(
                     reader,
                     reclaimer,
                     committer,
-                    RoomMaker(chunks, files, committer, compactor, reclaimer),
+                    RoomMaker(chunks, files, committer, compactor, reclaimer, slicer),
+                    slicer,
                     workers,
                     Parts(
                         meta,
@@ -114,7 +117,7 @@ async def open_store(
                 if not recovered.must_supersede or await committer.supersede():
                     await workers.run(note_boot, boot)
                 nursery.start_soon(housekeeping.watch_drives, chunks)
-                nursery.start_soon(housekeeping.purge, reclaimer, gate)
+                nursery.start_soon(slicer.run)
                 nursery.start_soon(reclaimer.discard)
                 nursery.start_soon(compactor.run)
                 nursery.start_soon(committer.run)

@@ -1,7 +1,8 @@
 """What nobody uses any more goes: inodes without names, and stripes without extents.
 
 Deletion runs backwards: rows first, bytes later. An inode that lost its last name is purged when the kernel has
-forgotten it and no handle is open: its extents go in slices, then its row. A stripe whose last extent went is
+forgotten it and no handle is open: its extents go in slices, then its row. A file that was cut short by many extents
+(`trims`) loses them in slices, too; slicing.py says when. A stripe whose last extent went is
 dead: once the commit that says so is durable, its shards are given back to the drives' file systems and its rows
 leave with a later commit. A crash between the two leaves dead rows, which the next
 pass finds again; giving back twice does no harm. A needle whose shard was written anew elsewhere goes the same way, once
@@ -16,16 +17,16 @@ from collections.abc import Sequence
 
 import trio
 
+from ciaosfs.base import limits
 from ciaosfs.base.crashpoints import reach
 from ciaosfs.base.types import ShardPlace, StripeRecord
+from ciaosfs.fs.attributes import TRUNCATE_END
 from ciaosfs.fs.files import File, Files
 from ciaosfs.fs.gate import Gate
 from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
 
-PURGE_EXTENTS_INLINE = 64
-"""Extents deleted at once in the request; larger files are taken apart by the background task in such slices."""
 DISCARD_BATCH = 1024
 DISCARD_PAUSE_S = 0.5
 """Between two small batches: overwriting one block again and again need not punch a hole for each commit."""
@@ -53,8 +54,8 @@ class Reclaimer:
 
     @property
     def waiting(self) -> int:
-        """Inodes queued for purging."""
-        return len(self._purging)
+        """Inodes queued for purging, and files that wait to be trimmed."""
+        return len(self._purging) + self._meta.trims.count
 
     @property
     def allocated_bytes(self) -> int:
@@ -103,26 +104,33 @@ class Reclaimer:
 
     def _purge_step(self, ino: int) -> bool:
         """Delete one slice; True when the inode is gone."""
-        if not self._meta.extents.purge_step(ino, PURGE_EXTENTS_INLINE):
+        if not self._meta.extents.purge_step(ino, limits.SLICE_EXTENTS):
             return False
+        self._meta.trims.delete(ino)
         self._meta.inodes.delete(ino)
         return True
 
-    def step(self) -> bool:
-        """One slice of background purging, with the gate open; True while more is waiting."""
-        if not self._purging:
+    def trim_step(self, ino: int) -> bool:
+        """Delete one slice of what lies beyond the end of a file; True when nothing is left. With the gate open."""
+        meta = self._meta
+        size = meta.trims.size(ino)
+        if size is None:
+            return True
+        if not meta.extents.trim_step(ino, size, limits.SLICE_EXTENTS):
             return False
-        ino = self._purging[0]
-        if self._purge_step(ino):
-            self._purging.popleft()
-        return bool(self._purging)
+        # What begins before `size` and reaches beyond is cut in the same step in which the row goes.
+        meta.extents.replace(ino, size, TRUNCATE_END, [])
+        meta.trims.delete(ino)
+        return True
 
-    async def purge_all(self) -> None:
-        """Work off the queue without pauses; others run between the slices."""
-        await self._gate.wait_open()
-        while self.step():
-            await trio.lowlevel.checkpoint()
-            await self._gate.wait_open()
+    def step(self) -> bool:
+        """One slice of purging or trimming, with the gate open; True while more is waiting."""
+        if self._purging:
+            if self._purge_step(self._purging[0]):
+                self._purging.popleft()
+        elif (ino := self._meta.trims.first()) is not None:
+            self.trim_step(ino)
+        return self.waiting > 0
 
     def committed(self) -> None:
         """A commit was just written: remember what is dead in it, in the same step. Not while a batch waits.

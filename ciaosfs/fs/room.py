@@ -19,6 +19,7 @@ from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.files import Files
 from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.fs.slicing import Slicer
 from ciaosfs.stripe.store import ChunkStore
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,14 @@ class RoomMaker:
         committer: Committer,
         compactor: Compactor,
         reclaimer: Reclaimer,
+        slicer: Slicer,
     ) -> None:
         self._chunks = chunks
         self._files = files
         self._committer = committer
         self._compactor = compactor
         self._reclaimer = reclaimer
+        self._slicer = slicer
         self._turn = trio.Lock()
         self._in_vain_until_s = 0.0
         self._in_vain_at_bytes = 0
@@ -92,7 +95,7 @@ class RoomMaker:
         for number in range(ROUNDS_MAX):
             before = self._chunks.space().available
             try:
-                await self._reclaimer.purge_all()
+                await self._slicer.finish()
                 worked = await self._compactor.step()
                 await self._committer.sync()
                 await self._reclaimer.wait_discarded()

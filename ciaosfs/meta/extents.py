@@ -26,6 +26,7 @@ _NEAR: Final = (
 )
 _INSERT: Final = "INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _RESIZE: Final = "UPDATE extents SET length = ?3, stored_length = ?4 WHERE ino = ?1 AND offset = ?2"
+_NTH: Final = "SELECT 1 FROM extents WHERE ino = ? AND offset >= ? AND offset < ? LIMIT 1 OFFSET ?"
 _DELETE: Final = "DELETE FROM extents WHERE ino = ? AND offset >= ? AND offset < ?"
 _ALLOCATED: Final = "UPDATE inodes SET allocated = allocated + ?2 WHERE ino = ?1"
 _LAST: Final = (
@@ -61,6 +62,10 @@ class Extents:
         if found and found[0].offset + found[0].length <= start:
             del found[0]
         return found
+
+    def has_more_than(self, count: int, ino: int, start: int, end: int) -> bool:
+        """Whether more than `count` extents begin in `[start, end)`; takes 30 ns for each up to there."""
+        return self._read(_NTH, (ino, start, min(end, _OFFSET_MAX), count)).get is not None
 
     def replace(self, ino: int, start: int, end: int, new: Sequence[Extent]) -> int:
         """Make `new` all that there is in `[start, end)`; returns by how much `allocated` changed.

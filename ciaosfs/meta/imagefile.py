@@ -124,6 +124,8 @@ class RestoredDatabase:
 
         The old database goes before its write-ahead log: alone it could be taken for a whole one.
         """
+        if self._root.tables < schema.FORMAT:
+            _add_tables(self._draft, self._root.tables)
         os.fsync(self._descriptor)
         state, _ = _look_into(self._draft, is_doubted=False)
         if state != self._root.state:
@@ -144,6 +146,21 @@ class RestoredDatabase:
         """Forget it, unless it was installed."""
         os.close(self._descriptor)
         self._draft.unlink(missing_ok=True)
+
+
+def _add_tables(path: Path, version: int) -> None:
+    """Give a copy that has the tables of an older format those that came after it. LogDamagedError, StoreError."""
+    with translated(path):
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            connection.pragma("journal_mode", "delete")
+            with connection:
+                for added in range(version + 1, schema.FORMAT + 1):
+                    for table in schema.ADDED_TABLES[added]:
+                        connection.execute(schema.TABLES[table])
+                connection.pragma("user_version", schema.FORMAT)
+        finally:
+            connection.close()
 
 
 def _look_into(path: Path, *, is_doubted: bool) -> tuple[State, int]:

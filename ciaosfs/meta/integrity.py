@@ -175,8 +175,23 @@ _EXTENTS: Final = (
     ),
     _Check(
         "The extent of inode {0} at {1} reaches beyond the end of the file, {2}.",
-        "SELECT extents.ino, offset, size FROM extents JOIN inodes ON inodes.ino = extents.ino"
-        f" WHERE nlink > 0 AND offset + length > size AND {_IS_FILE}",
+        # What lies beyond the size of a trim waits to be deleted.
+        "SELECT extents.ino, offset, inodes.size FROM extents JOIN inodes ON inodes.ino = extents.ino"
+        " LEFT JOIN trims ON trims.ino = extents.ino WHERE nlink > 0 AND (trims.size IS NULL OR offset < trims.size)"
+        f" AND min(offset + length, ifnull(trims.size, offset + length)) > inodes.size AND {_IS_FILE}",
+    ),
+    _Check(
+        "Inode {0}, of which extents wait to be deleted, does not exist.",
+        "SELECT ino FROM trims WHERE ino NOT IN (SELECT ino FROM inodes)",
+    ),
+    _Check(
+        "Inode {0}, of which extents wait to be deleted, is no file.",
+        f"SELECT trims.ino FROM trims JOIN inodes ON inodes.ino = trims.ino WHERE NOT {_IS_FILE}",
+    ),
+    _Check(
+        "Inode {0} is {1} bytes long, and its extents from {2} on wait to be deleted.",
+        "SELECT trims.ino, inodes.size, trims.size FROM trims JOIN inodes ON inodes.ino = trims.ino"
+        f" WHERE inodes.size > trims.size AND {_IS_FILE}",
     ),
     _Check(
         "The extent of inode {0} at {1} lies in stripe {2}, which does not exist.",

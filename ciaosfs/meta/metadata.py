@@ -21,6 +21,7 @@ from ciaosfs.meta.jobs import Jobs
 from ciaosfs.meta.reader import Reader
 from ciaosfs.meta.state import State, StateTable
 from ciaosfs.meta.stripes import Stripes
+from ciaosfs.meta.trims import Trims
 from ciaosfs.meta.volumes import Volumes
 from ciaosfs.meta.wal import drop_newest_commit
 from ciaosfs.meta.xattrs import Xattrs
@@ -61,6 +62,7 @@ class Metadata:
         self.dentries = Dentries(database, hash_name)
         self.stripes = Stripes(database, self.counters)
         self.extents = Extents(database, self.counters, self.stripes)
+        self.trims = Trims(database)
         self.volumes = Volumes(database)
         self.xattrs = Xattrs(database)
         self.jobs = Jobs(database)

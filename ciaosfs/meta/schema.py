@@ -21,12 +21,16 @@ from typing import Final
 APPLICATION_ID: Final = 0x43494153
 """ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
-FORMAT: Final = 3
-"""`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`, 3 `images`."""
+FORMAT: Final = 4
+"""`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`, 3 `images`,
+4 `trims`."""
 
-REBUILT_FORMATS: Final = (1, 2)
-"""Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today. Only these: since
-there are images the log is not kept from the beginning, and an image has the tables of its day."""
+REBUILT_FORMATS: Final = (1, 2, 3)
+"""Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today. From 3 on the log
+may begin with an image, which has the tables of its day and gets those of `ADDED_TABLES`."""
+
+ADDED_TABLES: Final = {4: ("trims",)}
+"""What each format after the first with images added: tables, empty at first."""
 
 _STATE = """
 -- One row: which commit of the drives' log this database is at. It changes in every transaction that is
@@ -105,6 +109,16 @@ CREATE TABLE extents (
     skip           INTEGER NOT NULL,  -- bytes of the decoded block before the first that is used; RAW: 0
     PRIMARY KEY (ino, offset)
 ) WITHOUT ROWID
+"""
+
+_TRIMS = """
+-- One row per file that was cut short while it had too many extents to delete them in one step: those at and beyond
+-- `size` are no part of it any more, and go slice by slice; the row goes with the last of them. While it is there the
+-- file is not longer than `size`. After a crash the slices go on.
+CREATE TABLE trims (
+    ino   INTEGER PRIMARY KEY,
+    size  INTEGER NOT NULL     -- bytes; an extent that begins before and reaches beyond is still to be cut there
+)
 """
 
 _EXTENTS_STRIPE = "CREATE INDEX extents_stripe ON extents(stripe)"
@@ -213,6 +227,7 @@ TABLES: Final = {
     "inodes": _INODES,
     "dentries": _DENTRIES,
     "extents": _EXTENTS,
+    "trims": _TRIMS,
     "stripes": _STRIPES,
     "shards": _SHARDS,
     "volumes": _VOLUMES,

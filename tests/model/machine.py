@@ -181,6 +181,7 @@ class Machine:
             self.forget_one(number)
         await self.compare(everything=True)
         await eventually(lambda: self.fs.inode_count() == len(self.model.nodes))
+        await eventually(lambda: self.fs._reclaimer.waiting == 0)
         for _ in range(200):
             # What a crash left dead is found with the next commit, and a commit needs a change.
             await self.stir()

@@ -185,6 +185,8 @@ SMALL: dict[str, Any] = {
     "ciaosfs.base.limits.HOT_PAYLOAD_BYTES_MAX": 16 * KIB,
     "ciaosfs.base.limits.DIRTY_BYTES_MAX": 2048 * KIB,
     "ciaosfs.base.limits.FLUSH_AHEAD_BYTES": 256 * KIB,
+    "ciaosfs.base.limits.TRUNCATE_EXTENTS_INLINE": 4,
+    "ciaosfs.base.limits.SLICE_EXTENTS": 2,
     "ciaosfs.base.limits.LOG_RESERVE_BYTES": 1024 * KIB,
     "ciaosfs.fs.commit.CUT_DIRTY_BYTES_MAX": 64 * KIB,
     "ciaosfs.meta.metadata.CHECKPOINT_BYTES": 64 * KIB,

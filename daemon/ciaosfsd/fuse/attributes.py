@@ -20,7 +20,10 @@ _SECTOR_BYTES = 512
 
 
 def entry_attributes(inode: Inode, pending_bytes: int = 0) -> pyfuse3.EntryAttributes:
-    """The answer to lookup and getattr. `pending_bytes` are in memory still and count as allocated."""
+    """The answer to lookup and getattr. `pending_bytes` are in memory still and count as allocated.
+
+    What lies beyond the end of a file that was just cut short does not: the kernel keeps this answer.
+    """
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = inode.ino
     entry.entry_timeout = CACHE_S
@@ -31,7 +34,7 @@ def entry_attributes(inode: Inode, pending_bytes: int = 0) -> pyfuse3.EntryAttri
     entry.st_gid = inode.gid
     entry.st_rdev = inode.rdev
     entry.st_size = inode.size
-    entry.st_blocks = (inode.allocated + pending_bytes + _SECTOR_BYTES - 1) // _SECTOR_BYTES
+    entry.st_blocks = (min(inode.allocated, inode.size) + pending_bytes + _SECTOR_BYTES - 1) // _SECTOR_BYTES
     entry.st_atime_ns = inode.atime_ns
     entry.st_mtime_ns = inode.mtime_ns
     entry.st_ctime_ns = inode.ctime_ns
@@ -61,6 +64,8 @@ class ListingEntry:
             entry.st_mode, entry.st_nlink, entry.st_uid, entry.st_gid, entry.st_rdev = shared
         entry.st_ino = ino
         entry.st_size = size
+        if allocated > size:
+            allocated = size
         entry.st_blocks = (allocated + pending_bytes + _SECTOR_BYTES - 1) // _SECTOR_BYTES
         entry.st_atime_ns = atime_ns
         entry.st_mtime_ns = mtime_ns

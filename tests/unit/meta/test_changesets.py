@@ -50,7 +50,7 @@ class Tree:
         changes: list[Callable[[], None]] = [
             self.create, self.create, self.make_directory, self.unlink, self.remove_directory, self.link, self.move,
             self.replace, self.touch, self.write, self.write, self.truncate, self.purge, self.collect, self.lose_shard,
-            self.repair, self.set_xattr, self.remove_xattr, self.note_volume, self.put_drive,
+            self.put_trim, self.end_trim, self.repair, self.set_xattr, self.remove_xattr, self.note_volume, self.put_drive,
         ]  # fmt: skip
         self.dice.choice(changes)()
 
@@ -158,7 +158,16 @@ class Tree:
 
     def purge(self) -> None:
         if self.orphans and self.meta.extents.purge_step(self.orphans[0], 2):
+            self.meta.trims.delete(self.orphans[0])
             self.meta.inodes.delete(self.orphans.pop(0))
+
+    def put_trim(self) -> None:
+        if (ino := self._pick_file()) is not None:
+            self.meta.trims.put(ino, FILE_BYTES + self.dice.randrange(3))
+
+    def end_trim(self) -> None:
+        if (ino := self._pick_file()) is not None:
+            self.meta.trims.delete(ino)
 
     def collect(self) -> None:
         for record in self.meta.stripes.dead(2):
@@ -225,6 +234,7 @@ def test_changesets_carry_everything(
     with copy.reader() as reader:
         assert list(integrity.check(reader)) == []
     assert copy.counters.values == meta.counters.values
+    assert copy.trims.count == meta.trims.count
     # The copy goes on as the original would.
     name = b"afterwards"
     assert add_file(copy, name) == add_file(meta, name)

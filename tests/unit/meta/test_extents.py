@@ -110,6 +110,15 @@ def test_trimming_leaves_what_begins_before_the_size(meta: Metadata, ino: int) -
     assert stored(meta, ino)[-1] == raw(40, 10, 1, 80)
 
 
+def test_counting_stops_where_it_is_enough(meta: Metadata, ino: int) -> None:
+    meta.extents.replace(ino, 0, 100, [raw(at, 10, 1, at * 2) for at in range(0, 100, 10)])
+    assert meta.extents.has_more_than(9, ino, 0, 1 << 63)
+    assert not meta.extents.has_more_than(10, ino, 0, 1 << 63)
+    assert meta.extents.has_more_than(2, ino, 55, 90), "those that begin in the range"
+    assert not meta.extents.has_more_than(3, ino, 55, 90)
+    assert not meta.extents.has_more_than(0, ino, 50, 50)
+
+
 def test_extents_of_a_stripe_come_in_pages(meta: Metadata, ino: int) -> None:
     other = add_file(meta, b"other", size=100)
     meta.extents.replace(ino, 0, 30, [raw(0, 10, 1), raw(20, 10, 1, 40)])

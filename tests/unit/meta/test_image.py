@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import pytest
 
 from ciaosfs.base import limits
@@ -158,6 +159,46 @@ def test_a_database_goes_through_payloads_and_is_the_same(tmp_path: Path) -> Non
     assert again.state.load() == root.state
     again.close()
     assert not list(tmp_path.rglob("*-restored")) and not list(tmp_path.rglob("*-image"))
+
+
+def test_an_image_of_an_older_format_gets_the_tables_it_lacks(tmp_path: Path) -> None:
+    path, former = tmp_path / "meta.sqlite", min(schema.ADDED_TABLES) - 1
+    filled(path, 1).close()
+    connection = apsw.Connection(str(path))
+    for tables in schema.ADDED_TABLES.values():
+        for table in tables:
+            connection.execute(f"DROP TABLE {table}")
+    connection.pragma("user_version", former)
+    connection.close()
+    copy = DatabaseCopy.make(path, tmp_path / "copy")
+    [payload] = payloads(copy)
+    stripes = (stripe(1, 0, payload.length, payload.data),)
+    root = ImageRoot(copy.state, former, copy.database_bytes, 0, stripes)
+    copy.close()
+    with pytest.raises(LogDamagedError, match=f"older format {former}"):
+        Metadata.open(path)
+    restored = RestoredDatabase(path, root)
+    restored.put(root.stripes[0], payload.data)
+    restored.install()
+    restored.close()
+    meta = Metadata.open(path)
+    assert meta.state.load() == root.state
+    with meta.reader() as reader:
+        assert {row[0] for row in reader.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")} == set(
+            schema.TABLES
+        )
+    meta.trims.put(2, 5)
+    committed(meta)
+    meta.close()
+    assert (
+        sorted(file.name for file in tmp_path.iterdir() if "copy" in file.name or "restored" in file.name)
+        == []
+    )
+
+
+def test_every_format_since_images_says_what_it_added() -> None:
+    assert {1, 2, *schema.ADDED_TABLES} == {*range(1, schema.FORMAT + 1)} - {3}
+    assert tuple(range(1, schema.FORMAT)) == schema.REBUILT_FORMATS
 
 
 def test_an_image_of_another_commit_is_not_installed(tmp_path: Path) -> None:

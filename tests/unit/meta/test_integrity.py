@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from ciaosfs.base.types import Codec, Extent
+from ciaosfs.base.types import Codec
 from ciaosfs.meta import integrity
 from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.dentries import cookie_of
@@ -17,9 +17,25 @@ from ciaosfs.meta.images import ImageRow
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_XATTRS, ROOT_INO
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.volumes import DriveRow, DriveState
+from tests.unit.meta.breaking_extents import (
+    extent_between_the_file_and_its_trim,
+    extent_beyond_the_file,
+    extent_beyond_the_stripe,
+    extent_in_no_stripe,
+    extent_of_directory,
+    extent_of_nobody,
+    file_beyond_its_trim,
+    impossible_extent,
+    overlapping_extents,
+    trim_of_directory,
+    trim_of_nobody,
+    wrong_allocated,
+    wrong_live_bytes,
+)
 from tests.unit.meta.sound import Sound, loaded, set_flags, sound_tree
 from tests.unit.meta.support import (
     VOLUME_ID,
+    add_file,
     complaints,
     make_inode,
     make_stripe,
@@ -129,55 +145,6 @@ def attribute_unsaid(s: Sound) -> None:
 def acl_unsaid(s: Sound) -> None:
     s.meta.xattrs.set(s.file, b"system.posix_acl_default", b"")
     set_flags(s.meta, s.file, FLAG_XATTRS | FLAG_ACL_ACCESS)
-
-
-# Extents
-
-
-def extent(s: Sound, ino: int, extent: Extent) -> None:
-    s.sql("INSERT OR REPLACE INTO extents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ino, *extent)
-
-
-def extent_of_nobody(s: Sound) -> None:
-    extent(s, 4711, raw(0, 5, 2, 50))
-    s.meta.stripes.add_live(2, 5)
-
-
-def extent_of_directory(s: Sound) -> None:
-    s.meta.extents.replace(s.directory, 0, 5, [raw(0, 5, 2, 50)])
-
-
-def impossible_extent(s: Sound) -> None:
-    s.sql("UPDATE extents SET stored_length = 9 WHERE ino = ?", s.linked)
-
-
-def overlapping_extents(s: Sound) -> None:
-    extent(s, s.file, raw(39, 5, 2, 50))
-    s.meta.stripes.add_live(2, 5)
-    s.sql("UPDATE inodes SET allocated = allocated + 5 WHERE ino = ?", s.file)
-    s.meta.counters.add(Counter.ALLOCATED_BYTES, 5)
-
-
-def extent_beyond_the_file(s: Sound) -> None:
-    s.meta.inodes.set_size(s.file, 99)
-
-
-def extent_in_no_stripe(s: Sound) -> None:
-    s.sql("UPDATE extents SET stripe = 4711 WHERE ino = ?", s.linked)
-    s.sql("UPDATE stripes SET live_bytes = 0 WHERE stripe = 2")
-
-
-def extent_beyond_the_stripe(s: Sound) -> None:
-    s.sql("UPDATE extents SET stripe_offset = 4090 WHERE ino = ?", s.linked)
-
-
-def wrong_allocated(s: Sound) -> None:
-    s.sql("UPDATE inodes SET allocated = allocated + 1 WHERE ino = ?", s.file)
-    s.meta.counters.add(Counter.ALLOCATED_BYTES, 1)
-
-
-def wrong_live_bytes(s: Sound) -> None:
-    s.meta.stripes.add_live(2, 1)
 
 
 # Stripes and counters
@@ -348,6 +315,10 @@ BROKEN: dict[Callable[[Sound], None], str] = {
     impossible_extent: "The extent of inode {s.linked} at 0 has impossible numbers.",
     overlapping_extents: "The extent of inode {s.file} at 0 overlaps the next.",
     extent_beyond_the_file: "The extent of inode {s.file} at 50 reaches beyond the end of the file, 99.",
+    extent_between_the_file_and_its_trim: "The extent of inode {s.file} at 50 reaches beyond the end of the file, 98.",
+    trim_of_nobody: "Inode 4711, of which extents wait to be deleted, does not exist.",
+    trim_of_directory: "Inode {s.directory}, of which extents wait to be deleted, is no file.",
+    file_beyond_its_trim: "Inode {s.file} is 100 bytes long, and its extents from 99 on wait to be deleted.",
     extent_in_no_stripe: "The extent of inode {s.linked} at 0 lies in stripe 4711, which does not exist.",
     extent_beyond_the_stripe: "The extent of inode {s.linked} at 0 reaches beyond the end of stripe 2.",
     wrong_allocated: "Inode {s.file} counts 91 allocated bytes and its extents have 90.",
@@ -419,7 +390,13 @@ def test_every_counter_is_checked(sound: Sound, counter: Counter) -> None:
 
 
 def test_what_waits_for_its_turn_is_no_damage(sound: Sound) -> None:
-    """Orphans, dead stripes and missing shards."""
+    """Orphans, dead stripes, missing shards, and extents beyond the end of a file that was cut short."""
+    other = add_file(sound.meta, b"other", size=75)
+    sound.meta.extents.replace(other, 0, 100, [raw(at, 10, 2, 50 + at) for at in range(0, 100, 10)])
+    sound.meta.trims.put(other, 75)
+    shorter = add_file(sound.meta, b"shorter", size=60)
+    sound.meta.extents.replace(shorter, 0, 100, [raw(0, 60, 2, 150), raw(70, 30, 2, 220)])
+    sound.meta.trims.put(shorter, 70)
     sound.meta.dentries.remove(ROOT_INO, b"file")
     sound.meta.inodes.touch(sound.file, 0, 0, -1)
     sound.meta.inodes.set_size(sound.file, 0)

@@ -17,6 +17,7 @@ from ciaosfs.meta import (
     schema,
     state,
     stripes,
+    trims,
     volumes,
     xattrs,
 )
@@ -24,7 +25,7 @@ from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.metadata import Metadata
 from tests.unit.meta.support import add_file, make_stripe, raw
 
-MODULES = (counters, dentries, extents, inodes, reports, state, stripes, volumes, xattrs)
+MODULES = (counters, dentries, extents, inodes, reports, state, stripes, trims, volumes, xattrs)
 
 MAY_SCAN = {
     ("counters", "_SELECT"): "a handful of rows, when a database is opened",
@@ -47,6 +48,7 @@ MAY_SCAN = {
     ("stripes", "_WITH_MISSING"): "the index of incomplete stripes only, up to a limit",
     ("stripes", "_DEAD"): "the index of dead stripes only, up to a limit",
     ("inodes", "_ORPHANS"): "the index of orphans only",
+    ("trims", "_COUNT"): "files cut short lately, when a database is opened",
 }
 """Statements that read more than they are asked about, and why they may."""
 
@@ -88,7 +90,9 @@ def test_statements_find_rows_by_an_index(meta: Metadata, module: ModuleType) ->
                 step for step in plan if step.startswith(("SCAN inodes", "SCAN dentries", "SCAN extents"))
             ]
             scans += [
-                step for step in plan if step.startswith(("SCAN s", "SCAN volumes", "SCAN drives", "SCAN c"))
+                step
+                for step in plan
+                if step.startswith(("SCAN s", "SCAN volumes", "SCAN drives", "SCAN c", "SCAN t"))
             ]
             scans = [step for step in scans if step != "SCAN CONSTANT ROW"]
             assert not scans or (short, name) in MAY_SCAN, (name, plan)
