@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError, DriveGoneError, ShardDamagedError
+from ciaosfs.base.types import Buffer
 from ciaosfs.checking.findings import Findings, Progress
 from ciaosfs.checking.source import Source
 from ciaosfs.codec.needle import NeedleKind
@@ -78,7 +79,7 @@ class NeedleCheck:
         suspects: list[Placement] = []
         try:
             with self._reader() as reader, _Opened(self._files, volume.volume_id) as file:
-                trouble = self._superblock_trouble(file, volume)
+                head = file.read(0, limits.VOLUME_SUPERBLOCK_BYTES)
                 for shard in placements_in(reader, volume.volume_id):
                     if self._trouble(file, shard) is not None:
                         suspects.append(shard)
@@ -86,22 +87,24 @@ class NeedleCheck:
         except (DriveGoneError, OSError) as error:
             self._volume_fails(volume, error)
             return
-        if trouble is not None and self._is_wanted(volume.volume_id):
-            self._findings.problem(trouble)
+        if self._is_wanted(volume.volume_id):
+            self._check_superblock(head, volume)
         self._look_again(suspects)
 
-    def _superblock_trouble(self, file: DriveFile, volume: VolumeOfShards) -> str | None:
+    def _check_superblock(self, head: Buffer, volume: VolumeOfShards) -> None:
+        """A damaged one is a note: a power cut may tear it, and every needle says itself whose it is."""
         name = f"Volume {volume.volume_id:016x} on drive {volume.drive}"
         try:
-            head = file.read(0, limits.VOLUME_SUPERBLOCK_BYTES)
             superblock = decode_superblock(head, store_id=self._store_id, volume_id=volume.volume_id)
         except ShardDamagedError as error:
-            return f"{name} has a damaged superblock: {error}."
+            self._findings.note(f"{name} has a damaged superblock, which nothing depends on: {error}.")
+            return
         if superblock.drive_number != volume.drive:
-            return f"{name} was made for drive {superblock.drive_number}."
-        if superblock.kind != volume.kind:
-            return f"{name} is of kind {superblock.kind:d}, and the metadata says {volume.kind}."
-        return None
+            self._findings.problem(f"{name} was made for drive {superblock.drive_number}.")
+        elif superblock.kind != volume.kind:
+            self._findings.problem(
+                f"{name} is of kind {superblock.kind:d}, and the metadata says {volume.kind}."
+            )
 
     def _trouble(self, file: DriveFile, shard: Placement) -> str | None:
         """What is wrong with a shard; None when nothing is. OSError and DriveGoneError are not the shard's."""

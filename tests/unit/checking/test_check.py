@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ciaosfs.base.types import VolumeKind
 from ciaosfs.checking.check import check_open, check_store
 from ciaosfs.checking.findings import Progress
 from ciaosfs.codec.needle import head_bytes_for
+from ciaosfs.codec.superblock import decode_superblock, encode_superblock
 from ciaosfs.drive.local import volume_name
 from ciaosfs.meta.placements import Placement
 from tests.support.builders import Store
@@ -84,6 +86,23 @@ async def test_a_check_can_be_stopped_and_cancelled(sound: Store, tmp_path: Path
         assert progress.stage == "done"
 
 
+@trio_test
+async def test_a_damaged_superblock_and_a_drive_that_is_away_are_notes(sound: Store, tmp_path: Path) -> None:
+    store = sound.copy(tmp_path / "store")
+    shard = coded(store)
+    flip(file_of(store, shard), 20)
+    findings = await closed(store)
+    assert findings.problems == []
+    assert findings.notes == [
+        f"Volume {shard.volume_id:016x} on drive {shard.drive} has a damaged superblock, which nothing depends on: "
+        "the superblock of a volume fails its checksum."
+    ]
+    store.hide(5)
+    findings = await closed(store)
+    assert findings.problems == []
+    assert [note for note in findings.notes if "drive 5 is away" in note]
+
+
 # One thing broken at a time. Each returns the beginnings of the sentences it causes.
 
 Harm = Callable[[Store], list[str]]
@@ -140,10 +159,22 @@ def remove_a_volume(store: Store) -> list[str]:
     ]
 
 
-def damage_a_superblock(store: Store) -> list[str]:
+def say_another_kind(store: Store) -> list[str]:
     shard = coded(store)
-    flip(file_of(store, shard), 20)
-    return [f"Volume {shard.volume_id:016x} on drive {shard.drive} has a damaged superblock: "]
+    path = file_of(store, shard)
+    found = decode_superblock(path.read_bytes())
+    with path.open("r+b") as file:
+        file.write(encode_superblock(replace(found, kind=VolumeKind.LOG)))
+    return [f"Volume {shard.volume_id:016x} on drive {shard.drive} is of kind 2, and the metadata says 1."]
+
+
+def say_another_drive(store: Store) -> list[str]:
+    shard = coded(store)
+    path = file_of(store, shard)
+    found = decode_superblock(path.read_bytes())
+    with path.open("r+b") as file:
+        file.write(encode_superblock(replace(found, drive_number=17)))
+    return [f"Volume {shard.volume_id:016x} on drive {shard.drive} was made for drive 17."]
 
 
 def lose_three_shards(store: Store) -> list[str]:
@@ -182,7 +213,8 @@ HARMS: list[Harm] = [
     swap_two_needles,
     cut_a_volume,
     remove_a_volume,
-    damage_a_superblock,
+    say_another_kind,
+    say_another_drive,
     lose_three_shards,
     damage_a_copy_of_a_commit,
     lose_a_commit,
