@@ -16,6 +16,7 @@ from ciaosfs.drive.local import open_drive
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import housekeeping
 from ciaosfs.fs.boot import boot_path, database_path, is_same_boot, note_boot
+from ciaosfs.fs.collect import Collector
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.drivesync import sync_drives
@@ -79,6 +80,7 @@ async def open_store(
                 meta.stripes.on_placed = chunks.landed
                 imager = Imager(meta, chunks, committer, gate, workers)
                 chunks.respect(partial(_known_end, meta))
+                collector = Collector(meta, chunks, committer, reclaimer, imager, gate, workers)
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 compactor = Compactor(meta, chunks, reclaimer, gate, workers)
                 slicer = Slicer(meta, reclaimer, committer, gate)
@@ -103,6 +105,7 @@ async def open_store(
                         compactor,
                         Mender(meta, chunks, reclaimer, gate),
                         imager,
+                        collector,
                         workers,
                     ),
                     recovered.reports,
@@ -122,6 +125,7 @@ async def open_store(
                 nursery.start_soon(compactor.run)
                 nursery.start_soon(committer.run)
                 nursery.start_soon(imager.run)
+                nursery.start_soon(collector.run)
                 try:
                     yield filesystem
                 finally:

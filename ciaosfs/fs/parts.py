@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.collect import Collector
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
 from ciaosfs.fs.gate import Gate
@@ -27,4 +28,5 @@ class Parts:
     compactor: Compactor
     mender: Mender
     imager: Imager
+    collector: Collector
     workers: Workers

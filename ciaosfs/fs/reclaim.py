@@ -81,6 +81,11 @@ class Reclaimer:
         and nobody reads the stripe."""
         self._replaced.append(dataclasses.replace(record, places=tuple(places)))
 
+    def is_giving_back(self, volume_id: int) -> bool:
+        """Whether needles in the volume wait for their readers, who know former places of stripes."""
+        waiting = (*self._replaced, *self._cut_replaced, *self._replaced_batch)
+        return any(place.volume_id == volume_id for record in waiting for place in record.places)
+
     def unlinked(self, ino: int) -> None:
         """The last name of `ino` is gone: its bytes that are not stored need not be, once nobody has it open."""
         self._files.obtain(ino).doomed = True

@@ -271,14 +271,18 @@ class ChunkStore:
         """Whether a volume is being appended to, or has shards of which the metadata has not been told."""
         return self._appenders.is_current(volume_id) or self._spreader.unlanded.holds(volume_id)
 
+    @property
+    def session_floor(self) -> int:
+        """Volumes made since the store was opened have higher ids, those of earlier sessions lower ones."""
+        return self._appenders.session_floor
+
     def former_volumes(self) -> list[tuple[int, int]]:
         """(volume id, drive number) of all volumes of earlier sessions on the drives that are there."""
-        floor = self._appenders.session_floor
         return [
             (volume_id, slot.number)
             for slot in self._drives.present()
             for volume_id in self._files.on_drive(slot.number)
-            if volume_id < floor
+            if volume_id < self.session_floor
         ]
 
     def kind_of(self, volume_id: int) -> VolumeKind | None:
