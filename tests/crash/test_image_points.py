@@ -14,6 +14,7 @@ from trio.testing import trio_test
 from ciaosfs.base import limits
 from ciaosfs.base.crashpoints import POINTS, hooked
 from ciaosfs.base.types import VolumeKind
+from ciaosfs.checking.check import check_store
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.volume import volume
 from tests.support.builders import Store, complaints, files_in, files_of, put, remove
@@ -71,15 +72,20 @@ async def settle(filesystem: FileSystem) -> None:
 
 async def all_left(tmp_path: Path, crash: str, seed: int) -> Run:
     """Steps with images and rounds of collecting between, struck at each point that is reached."""
-    store, power, run, dice = Store.make(tmp_path / "store", 2, 1, 1), PoweredDrives(), Run(), random.Random(seed)
+    store, power, run, dice = (
+        Store.make(tmp_path / "store", 2, 1, 1),
+        PoweredDrives(),
+        Run(),
+        random.Random(seed),
+    )
+
+    def cut(target: Path) -> Store:
+        return power.cut(store, target, dice.choice(list(Fate)), dice)
 
     def strike(point: str) -> None:
         target = tmp_path / f"left{len(run.left)}"
         with power.turn:
-            if crash == "kill":
-                left = store.copy(target)
-            else:
-                left = power.cut(store, target, dice.choice(list(Fate)), dice)
+            left = store.copy(target) if crash == "kill" else cut(target)
         run.left.append(Left(left, point, list(run.states)))
 
     for session in range(2):
@@ -124,6 +130,8 @@ async def test_volumes_are_deleted_and_the_log_is_bounded(tmp_path: Path) -> Non
                     await filesystem.parts.imager.write()
                     await settle(filesystem)
                     await filesystem.parts.collector.collect()
+                    if number == 9:
+                        assert await check_store(filesystem, data=True) == []
                     counts.append(sum(len(store.volumes(drive)) for drive in range(4)))
     assert max(counts[5:]) <= counts[4] + 12, counts
     assert complaints(store.database) == []
