@@ -82,6 +82,10 @@ class DriveGoneError(CiaosError):
     """A drive is absent or stopped answering. The data on it is not damaged as far as is known."""
 
 
+class DriveHangsError(DriveGoneError):
+    """A drive is where it should be and does not answer within the deadline."""
+
+
 class NoSpaceError(CiaosError):
     """The drives cannot take the data and keep what they hold back for deletes and commits."""
 

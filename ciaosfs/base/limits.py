@@ -101,6 +101,29 @@ REPAIR_AFTER_S = 600.0
 """A drive that comes back within this (a cable, a reboot of its host) is not repaired around."""
 REPAIR_AFTER_S_MAX = 30 * 86400.0
 
+# Slow drives
+DRIVE_DEADLINE_S = 15.0
+"""A drive that does not answer a write, sync, look or read for so long is set aside. A disk that sleeps takes about ten
+seconds to spin up, one that fights for a sector about seven."""
+DRIVE_DEADLINE_S_MAX = 60.0
+"""As long as this when the store could not write without the drive, or when more drives than parity replaces are silent
+together: then it is rather the machine, or what they all hang on, and controllers need up to a minute to fail over."""
+DRIVE_HANGING_S = 1.0
+"""How long calls may still take on a drive that has let one pass the deadline and not answered since."""
+DRIVE_READS_MAX = 6
+"""Reads under way on one drive; more wait. One that hangs leaves most threads to the others."""
+WRITE_OFF_S = 0.5
+"""A thread in a drive for so long is not counted as one of the pool's any more, so another one may work in its place."""
+READ_LATE_S_MIN = 0.005
+"""No read is late before: threads take turns, and so do virtual machines."""
+READ_LATE_S_MAX = 1.0
+READ_LATE_S_FIRST = 0.1
+"""For a drive of which nothing is known yet: longer than any disk that is awake and at leisure."""
+HEDGE_SHARE_MAX = 0.1
+HEDGES_BURST_MAX = 32
+"""Reads of a late drive that are decoded from others besides: at most this share of all, and this many at a time. What
+a single lagging drive needs is not counted: it is read round as soon as it is known."""
+
 # Edges
 WORKER_THREADS_MAX = 16
 CONTROL_MESSAGE_BYTES_MAX = 64 * KIB
@@ -129,3 +152,6 @@ assert 2 * IMAGE_PIECE_BYTES <= STRIPE_PAYLOAD_BYTES_MAX  # one fits, with its t
 assert IMAGES_KEPT >= 2
 assert SHARDS_MAX <= DRIVES_MAX
 assert COMMIT_INTERVAL_S_MIN <= COMMIT_INTERVAL_S <= COMMIT_INTERVAL_S_MAX
+assert DRIVE_HANGING_S < DRIVE_DEADLINE_S < DRIVE_DEADLINE_S_MAX
+assert READ_LATE_S_MIN < READ_LATE_S_FIRST < READ_LATE_S_MAX < DRIVE_DEADLINE_S
+assert 2 * DRIVE_READS_MAX < WORKER_THREADS_MAX

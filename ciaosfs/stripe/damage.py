@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ciaosfs.base.errors import DamagedError, DriveGoneError
+from ciaosfs.base.errors import DamagedError, DriveGoneError, DriveHangsError
 from ciaosfs.base.types import ShardPlace, StripeRecord
 from ciaosfs.stripe.durability import OnDamage
 
@@ -28,6 +28,8 @@ class DamageReports:
     def report(self, stripe: StripeRecord, place: ShardPlace, error: Exception) -> bool:
         """Tell of a shard that did not come. True when it is damaged, False when its drive is away or
         failing."""
+        if isinstance(error, DriveHangsError):
+            return False
         if isinstance(error, DriveGoneError) and not self._all_present():
             return False
         key = (stripe.stripe_id, place.shard_index)

@@ -1,7 +1,8 @@
 """Verified payload bytes of stripes, whatever becomes of up to `parity_count` of their shards.
 
 Three ways, each when the one before cannot: from the page cache, in the loop (`read_nowait`); from the drives
-that have the bytes, in worker threads; decoded from the same range of other shards. The last two are `read`.
+that have the bytes, in worker threads; decoded from the same range of other shards, also when a drive lags. The last
+two are `read`, and a race between them is in `gathering.py`.
 A shard that is damaged is reported through `on_damage`; one whose drive is absent is not, that is no damage.
 """
 
@@ -22,23 +23,28 @@ from ciaosfs.base.errors import (
     StripeLostError,
 )
 from ciaosfs.base.types import Buffer, StripeRecord
+from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.workers import Workers
-from ciaosfs.stripe.damage import DamageReports, no_volume
+from ciaosfs.stripe.damage import DamageReports
 from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.gathering import Gatherer
-from ciaosfs.stripe.layout import ShardRange, place_of, plan_read, split_blocks
+from ciaosfs.stripe.layout import ShardRange, plan_read, split_blocks
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderStatistics:
-    """Counts since the store was opened: reads answered in the loop, by threads, by decoding; bad shards
-    met."""
+    """Counts since the store was opened: reads answered in the loop, and by threads; ranges of shards that had to be
+    decoded, that were asked for from others besides because their drive lagged (and how often those were first), and
+    that went round a drive known to lag; bad shards met."""
 
     reads_nowait: int
     reads: int
     reads_degraded: int
+    hedges: int
+    hedges_won: int
+    rounds: int
     shards_damaged: int
     heads_cached: int
 
@@ -46,16 +52,17 @@ class ReaderStatistics:
 class StripeReader:
     """Reads stripes. All methods are for the loop."""
 
-    def __init__(self, shards: ShardFetcher, workers: Workers, damage: DamageReports) -> None:
+    def __init__(
+        self, shards: ShardFetcher, workers: Workers, calls: DriveCalls, damage: DamageReports
+    ) -> None:
         self._files = shards.files
-        self._workers = workers
+        self._calls = calls
         self._shards = shards
         self._damage = damage
-        self._gatherer = Gatherer(shards, workers, damage)
+        self._gatherer = Gatherer(shards, workers, calls, damage)
         self._read_shard_nowait = shards.read_nowait
         self._reads_nowait = 0
         self._reads = 0
-        self._reads_degraded = 0
 
     # In the loop, from the page cache
 
@@ -119,10 +126,12 @@ class StripeReader:
         """See ChunkStore.damaged_shards."""
         damaged = []
         for place in stripe.places:
-            if self._files.get(place.volume_id) is None:
+            volume = self._files.get(place.volume_id)
+            if volume is None:
                 continue
+            number, length = volume.drive_number, stripe.shard_bytes
             try:
-                await self._workers.run(self._shards.fetch, stripe, place, 0, stripe.shard_bytes)
+                await self._calls.call(number, self._shards.fetch, stripe, place, 0, length)
             except (ShardDamagedError, FileNotFoundError):
                 damaged.append(place.shard_index)
             except (StoreError, DriveGoneError, OSError) as error:
@@ -153,37 +162,21 @@ class StripeReader:
     ) -> Buffer:
         """One range of one data shard; block by block if too many shards have a bad block somewhere in it."""
         try:
-            return await self._read_range(stripe, wanted, with_neighbours=with_neighbours)
+            return await self._gatherer.read(stripe, wanted, with_neighbours=with_neighbours)
         except StripeLostError:
             blocks = split_blocks(wanted)
             if len(blocks) == 1:
                 raise
-        return b"".join([await self._read_range(stripe, block) for block in blocks])
-
-    async def _read_range(
-        self, stripe: StripeRecord, wanted: ShardRange, *, with_neighbours: bool = False
-    ) -> Buffer:
-        """One range of one data shard, decoded from others if need be."""
-        place = place_of(stripe, wanted.shard_index)
-        is_damaged = True
-        if place is not None and self._files.get(place.volume_id) is not None:
-            # A deadline for slow drives belongs here: after it the range is decoded from others.
-            try:
-                return await self._workers.run(
-                    self._shards.fetch, stripe, place, wanted.start, wanted.length, with_neighbours
-                )
-            except (ShardDamagedError, StoreError, DriveGoneError, OSError) as error:
-                is_damaged = self._damage.report(stripe, place, error)
-        elif place is not None:
-            is_damaged = self._damage.report(stripe, place, no_volume(place))
-        self._reads_degraded += 1
-        return await self._gatherer.decode(stripe, wanted, 0 if is_damaged else 1)
+        return b"".join([await self._gatherer.read(stripe, block) for block in blocks])
 
     def statistics(self) -> ReaderStatistics:
         return ReaderStatistics(
             self._reads_nowait,
             self._reads,
-            self._reads_degraded,
+            self._gatherer.degraded,
+            self._gatherer.hedges,
+            self._gatherer.hedges_won,
+            self._gatherer.rounds,
             self._damage.count,
             self._shards.heads_cached,
         )

@@ -17,6 +17,7 @@ from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import DriveConfig
 from ciaosfs.base.types import Buffer, ShardPlace, Space, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import NeedleKind
+from ciaosfs.drive.calls import DriveCalls, DriveCallStatistics
 from ciaosfs.drive.interface import FreeSpace
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.choosing import Chooser
@@ -66,6 +67,7 @@ class ChunkStoreStatistics:
     volumes_dirty: int
     volumes_known: int
     files_open: int
+    calls: DriveCallStatistics
 
 
 class ChunkStore:
@@ -91,7 +93,9 @@ class ChunkStore:
         self.on_volume: OnVolume = lambda volume_id, number, kind, state: None
         drives.width = data_count + parity_count
         self._drives = drives
+        self._data_count = data_count
         self._workers = workers
+        self._calls = DriveCalls(workers, parity_count, self._can_spare, self._set_aside)
         self._files = VolumeFiles(store_id)
         self._appenders = Appenders(drives, self._files, ids, workers, self._tell_volume)
         self._durability = Durability(drives, self._appenders, workers, self._tell_damage)
@@ -105,7 +109,7 @@ class ChunkStore:
         )
         self._shards = ShardFetcher(self._files)
         damage = DamageReports(self._tell_damage, drives.all_present)
-        self._reader = StripeReader(self._shards, workers, damage)
+        self._reader = StripeReader(self._shards, workers, self._calls, damage)
         self._rebuilder = Rebuilder(
             drives, self._shards, self._chooser, self._spreader, self._durability, damage, workers
         )
@@ -127,6 +131,7 @@ class ChunkStore:
             self._drives.close()
             raise
         self._presence.begin()
+        self._calls.start()
         return self
 
     async def __aexit__(
@@ -136,6 +141,7 @@ class ChunkStore:
         traceback: TracebackType | None,
     ) -> None:
         """Close files and drives. Syncs nothing, and no other method may be running."""
+        self._calls.close()
         self._appenders.close()
         self._durability.abandon()
         self._files.close()
@@ -378,7 +384,18 @@ class ChunkStore:
             volumes_dirty=self._durability.dirty_volumes,
             volumes_known=self._files.volume_count,
             files_open=self._files.open_count,
+            calls=self._calls.statistics(),
         )
+
+    def _can_spare(self, number: int) -> bool:
+        """Whether stripes can still be written when drive `number` is set aside, if it is not already."""
+        left = sum(slot.number != number for slot in self._drives.usable())
+        return left >= self._data_count
+
+    def _set_aside(self, number: int, reason: str) -> None:
+        """A drive does not answer: no more writes to it until it does."""
+        self._drives.slots[number].failed(reason)
+        self._appenders.retire(number)
 
     def _tell_damage(self, stripe_id: int, shard_index: int, reason: str) -> None:
         self.on_damage(stripe_id, shard_index, reason)

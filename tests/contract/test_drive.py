@@ -14,6 +14,7 @@ import pytest
 from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.drive.interface import Drive, DriveFile
 from ciaosfs.drive.local import make_drive, open_drive, volume_name
+from tests.support.slow_drive import OPERATIONS, Pace, SlowDrive
 
 STORE = bytes(range(16))
 NAME = volume_name(0xABC)
@@ -28,7 +29,14 @@ def local(directory: Path) -> Drive:
 
 SHARED_MEMORY = Path("/dev/shm")
 
-DRIVES: dict[str, Callable[[Path], Drive]] = {"local": local, "local on tmpfs": local}
+
+def slow(directory: Path) -> Drive:
+    drive = SlowDrive(local(directory), Pace())
+    drive.pace.delay_s = dict.fromkeys(OPERATIONS, 0.001)
+    return drive
+
+
+DRIVES: dict[str, Callable[[Path], Drive]] = {"local": local, "local on tmpfs": local, "slow": slow}
 
 
 @pytest.fixture(params=DRIVES)

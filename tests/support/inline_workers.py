@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar, TypeVarTuple
 
+import outcome
 import trio
 import trio.testing
 from trio._core import _run as trio_run
 
-from ciaosfs.drive.workers import Workers
+from ciaosfs.base import clock
+from ciaosfs.drive.workers import Call, Workers
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -43,6 +45,30 @@ class InlineWorkers(Workers):
     def turns(self) -> int:
         """How often others run before the next call."""
         return self._dice.randrange(TURNS_MAX)
+
+    def submit(self, call: Call) -> None:
+        """Made by a task of its own, as it would be by a thread."""
+
+        async def make() -> None:
+            for _ in range(self.turns()):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            if call.claim:
+                call.claim.pop()
+                call.started_s = clock.monotonic_s()
+                call.result = outcome.capture(call.function, *call.args)
+                call.ended_s = clock.monotonic_s()
+                call.ended()
+
+        trio.lowlevel.spawn_system_task(make)
+
+    def withdraw(self, call: Call) -> bool:
+        if call.claim:
+            call.claim.pop()
+            return True
+        return False
+
+    def write_off(self, call: Call) -> None:
+        raise AssertionError("a call in the loop is never late")
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         await trio.lowlevel.checkpoint()
