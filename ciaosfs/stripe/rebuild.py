@@ -17,7 +17,7 @@ from ciaosfs.base.errors import DamagedError, DriveGoneError, NoSpaceError, Stor
 from ciaosfs.base.types import Buffer, ShardPlace, StripeRecord, VolumeKind
 from ciaosfs.codec.erasure import reconstruct
 from ciaosfs.codec.needle import NeedleKind
-from ciaosfs.drive.workers import Workers
+from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.stripe.choosing import Chooser
 from ciaosfs.stripe.damage import DamageReports, no_volume
 from ciaosfs.stripe.durability import Durability
@@ -38,7 +38,7 @@ class Rebuilder:
         spreader: Spreader,
         durability: Durability,
         damage: DamageReports,
-        workers: Workers,
+        calls: DriveCalls,
     ) -> None:
         self._drives = drives
         self._shards = shards
@@ -46,7 +46,7 @@ class Rebuilder:
         self._spreader = spreader
         self._durability = durability
         self._damage = damage
-        self._workers = workers
+        self._calls = calls
 
     async def rebuild(
         self, record: StripeRecord, shard_indexes: Collection[int], avoid: Collection[int]
@@ -149,12 +149,13 @@ class Rebuilder:
 
         async def fetch_one(place: ShardPlace) -> None:
             nonlocal unreachable
-            if self._shards.files.get(place.volume_id) is None:
+            volume = self._shards.files.get(place.volume_id)
+            if volume is None:
                 unreachable += not self._damage.report(record, place, no_volume(place))
                 return
             try:
-                good[place.shard_index] = await self._workers.run(
-                    self._shards.fetch, record, place, 0, record.shard_bytes
+                good[place.shard_index] = await self._calls.call(
+                    volume.drive_number, self._shards.fetch, record, place, 0, record.shard_bytes
                 )
             except (DamagedError, StoreError, DriveGoneError, OSError) as error:
                 unreachable += not self._damage.report(record, place, error)

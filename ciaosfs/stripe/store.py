@@ -111,7 +111,7 @@ class ChunkStore:
         damage = DamageReports(self._tell_damage, drives.all_present)
         self._reader = StripeReader(self._shards, workers, self._calls, damage)
         self._rebuilder = Rebuilder(
-            drives, self._shards, self._chooser, self._spreader, self._durability, damage, workers
+            drives, self._shards, self._chooser, self._spreader, self._durability, damage, self._calls
         )
         self._log = CommitLog(
             drives,

@@ -155,11 +155,13 @@ async def test_what_a_call_makes_too_late_is_undone_in_its_thread() -> None:
 @trio_test
 async def test_a_drive_that_hangs_leaves_every_thread_to_the_others() -> None:
     stuck = Stuck()
+    given_up = []
     async with bench(threads_max=2) as it, trio.open_nursery() as nursery:
 
         async def hang() -> None:
-            with pytest.raises(DriveHangsError):
+            with pytest.raises(DriveHangsError) as caught:
                 await it.calls.call(1, stuck)
+            given_up.append(caught.value)
 
         for _ in range(4):
             nursery.start_soon(hang)
@@ -168,6 +170,7 @@ async def test_a_drive_that_hangs_leaves_every_thread_to_the_others() -> None:
             await eventually(lambda: it.calls.hangs_now(1))
             for _ in range(20):
                 assert await it.calls.call(2, lambda: "here") == "here"
+        await eventually(lambda: len(given_up) == 4)
         assert it.workers.statistics().written_off == stuck.entered
         stuck.let_go.set()
         await eventually(lambda: it.workers.statistics().written_off == 0)
