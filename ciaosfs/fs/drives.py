@@ -38,6 +38,9 @@ from ciaosfs.stripe.store import DriveStatus
 
 log = logging.getLogger(__name__)
 
+HEADS_DIVISOR = 64
+"""Heads and rounding are counted as this part of what shards have: more than for full stripes."""
+
 
 class DriveAdministration:
     """The drives of one open store. One change at a time; all methods are for the loop."""
@@ -236,10 +239,18 @@ class DriveAdministration:
                 + (f"connect drive {away}, or " if away else "")
                 + "add a drive first, or replace this one."
             )
-        _, on_it = (await self.shards_by_drive()).get(number, (0, 0))
-        room = self._chunks.room_without(number, joining)
+        beside = await self._workers.run(self._bytes_beside, number)
+        on_it = beside.get(number, 0)
+        on_it += on_it // HEADS_DIVISOR
+        # A shard may go to any drive that has none of its stripe.
+        rooms = self._chunks.rooms_without(number, on_it, joining)
+        room = sum(min(room, on_it - beside.get(other, 0)) for other, room in rooms.items())
         if on_it > room:
             raise NoSpaceError(
-                f"Drive {number} holds {format_bytes(on_it)} and the others have room for {format_bytes(room)}: "
+                f"Drive {number} holds {format_bytes(on_it)} and the others have room for {format_bytes(room)} of it: "
                 "add a drive first."
             )
+
+    def _bytes_beside(self, number: int) -> dict[int, int]:
+        with self._meta.reader() as reader:
+            return reports.bytes_beside(reader, number)

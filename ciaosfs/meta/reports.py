@@ -46,6 +46,13 @@ def end_in_volume(reader: Reader, volume_id: int) -> int:
     )
 
 
+_BESIDE: Final = (
+    "SELECT there.drive, sum(stripes.shard_bytes) FROM volumes AS here JOIN shards AS own ON own.volume = here.volume"
+    " JOIN stripes ON stripes.stripe = own.stripe JOIN shards AS other ON other.stripe = own.stripe"
+    " JOIN volumes AS there ON there.volume = other.volume WHERE here.drive = ? GROUP BY there.drive"
+)
+
+
 def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int) -> list[int]:
     """Stripes of files with at most this share of their payload live, emptiest first, until so much would be copied.
 
@@ -69,6 +76,11 @@ def stripes_by_missing(reader: Reader, absent_drives: Iterable[int]) -> dict[int
 def shards_by_drive(reader: Reader) -> dict[int, tuple[int, int]]:
     """How many shards each drive has, and their bytes. About a second for a million shards."""
     return {drive: (shards, bytes_) for drive, shards, bytes_ in reader.rows(_ON_DRIVES)}
+
+
+def bytes_beside(reader: Reader, drive: int) -> dict[int, int]:
+    """For each drive, the bytes of those shards on `drive` whose stripes have a shard on it as well; itself: of all."""
+    return dict(reader.rows(_BESIDE, (drive,)))
 
 
 def files_of_stripes(reader: Reader, stripe_ids: Iterable[int]) -> set[int]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ciaosfs.base import limits
-from ciaosfs.base.config import DriveLabels
 from ciaosfs.base.types import Space
 from ciaosfs.codec.needle import needle_bytes_for
 from ciaosfs.drive.interface import FreeSpace
@@ -23,7 +22,7 @@ from ciaosfs.stripe.placement import (
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveSlot, DriveState
 
-_JOINING = -1
+JOINING = -1
 """The number of a drive that is not one of the store yet."""
 
 
@@ -56,18 +55,19 @@ class Chooser:
         staying = [_site(slot) for slot in self._drives.slots.values() if not slot.is_draining]
         return weakness(staying, self._data_count, self._parity_count)
 
-    def room_without(self, number: int, joining: FreeSpace | None = None) -> int:
-        """See ChunkStore.room_without."""
+    def rooms_without(self, number: int, its_bytes: int, joining: FreeSpace | None = None) -> dict[int, int]:
+        """See ChunkStore.rooms_without."""
         slots = [slot for slot in self._drives.usable() if slot.number != number and not slot.is_draining]
-        rooms, sites = self._raw_rooms(slots), [_site(slot) for slot in slots]
+        rooms = self._raw_rooms(slots)
         if joining is not None:
-            device, free, total = joining
-            rooms.append(DriveRoom(_JOINING, device, free, total, held=0, placed=0))
-            sites.append(Site(_JOINING, DriveLabels(), device))
-        width = min(self._data_count + self._parity_count, len(rooms))
-        spread = spread_of(sites, (), width, self._parity_count)
-        space = usable_space(split_shared(rooms), self._data_count, self._parity_count, spread)
-        return space.available // self._data_count * width
+            rooms.append(DriveRoom(JOINING, *joining, held=0, placed=0))
+        leaving = self._drives.slots[number]
+        given_back = its_bytes if leaving.drive is not None else 0
+        rooms = [
+            room._replace(free=room.free + given_back) if room.device == leaving.device else room
+            for room in rooms
+        ]
+        return {room.number: room_above(room, reserve_bytes(room.total)) for room in split_shared(rooms)}
 
     def for_data(
         self, shape: Shape, count: int, exclude: Collection[int], holders: Collection[int] = ()

@@ -321,9 +321,12 @@ class ChunkStore:
         slot = self._drives.slots.get(drive_number)
         return slot is not None and slot.drive is not None
 
-    def room_without(self, number: int, joining: FreeSpace | None = None) -> int:
-        """Bytes of shards, with their heads, that would still find room without a drive; `joining` is one more."""
-        return self._chooser.room_without(number, joining)
+    def rooms_without(self, number: int, its_bytes: int, joining: FreeSpace | None = None) -> dict[int, int]:
+        """Bytes that each other drive could take if drive `number`, with so many bytes on it, were emptied.
+
+        What it holds comes back to those that share its file system. `joining` is one more drive, counted as number -1.
+        """
+        return self._chooser.rooms_without(number, its_bytes, joining)
 
     def weakness(self) -> str | None:
         """What the loss of one disk or host would cost, as a sentence; None when every stripe would survive it."""

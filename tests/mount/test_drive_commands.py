@@ -8,11 +8,13 @@ import random
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.mount.test_drives import ABSENT, available, fill, read_back, states
+import pytest
+
+from tests.mount.test_drives import ABSENT, available, fill, read_back, small_disk, states
 from tests.support.mount import MountedStore, drop_caches, wait_until
 from tests.support.trees import differences
 
@@ -90,13 +92,11 @@ def test_drives_come_and_go_under_load(mounted: MountedStore, seed: int) -> None
     mounted.expect_log(ABSENT)
     fill(mounted.path / "tree", seed)
     expected = read_back(mounted)
-    before = available(mounted)
     with under_load(mounted, seed) as load:
         new = mounted.base / "new"
         said = mounted.run("drive", "add", str(new), str(mounted.path), "--label", "disk=new").stdout
         assert said == f"Drive 6 at {new} is in use.\n"
         wait_until(lambda: drives(mounted)[6]["shards"] > 0, "nothing is written to the new drive")
-        assert available(mounted) > 0 < before
 
         removed = mounted.run("drive", "remove", "1", str(mounted.path), "--wait")
         assert "Drive 1 was emptied" in removed.stdout
@@ -137,6 +137,38 @@ def test_a_killed_daemon_goes_on_with_a_removal(mounted: MountedStore, seed: int
     wait_until(lambda: 2 not in drives(mounted), "the removal does not go on", 60)
     assert is_whole(mounted)
     assert not differences(expected, read_back(mounted))
+
+
+@pytest.mark.root
+def test_the_space_of_drives_counts_at_once(tmp_path: Path, seed: int) -> None:
+    """On disks that nobody else uses: an added one grows the store, and one that the others cannot take over stays."""
+    disks = [tmp_path / f"disk{number}" for number in range(5)]
+    arguments = [word for disk in disks[:3] for word in ("--drive", str(disk / "ciaos"))]
+    with ExitStack() as mounts:
+        for disk in disks:
+            mounts.enter_context(small_disk(disk, 64))
+        store = mounts.enter_context(
+            MountedStore(tmp_path / "ciaosfs", [*arguments, "--data", "2", "--parity", "1"])
+        )
+        assert store.status()["weakness"] is None
+        small = available(store)
+        store.run("drive", "add", str(disks[3] / "ciaos"), str(store.path))
+        grown = available(store)
+        assert grown > small * 1.25, (small, grown)
+        dice = random.Random(seed)
+        files = {f"file{number}": dice.randbytes(4 << 20) for number in range(grown * 9 // 10 >> 22)}
+        for name, data in files.items():
+            (store.path / name).write_bytes(data)
+        store.sync()
+        refused = store.run("drive", "remove", "0", str(store.path), check=False)
+        assert refused.returncode == 1 and "add a drive first" in refused.stderr, refused.stderr
+        assert not any(drive["draining"] for drive in drives(store).values())
+        store.run("drive", "replace", "0", str(disks[4] / "ciaos"), str(store.path), "--wait")
+        assert sorted(drives(store)) == [1, 2, 3, 4]
+        drop_caches(store.path)
+        for name, data in files.items():
+            assert (store.path / name).read_bytes() == data
+        store.run("check", "--data", str(store.path))
 
 
 def test_what_cannot_be_is_refused_in_one_sentence(mounted: MountedStore, seed: int) -> None:

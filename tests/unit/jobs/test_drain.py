@@ -13,6 +13,7 @@ from trio.testing import trio_test
 
 from ciaosfs.base.config import DriveLabels, load_config
 from ciaosfs.base.errors import CiaosError, NoSpaceError, UsageError
+from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.jobs.drain import submit_drain
 from ciaosfs.jobs.job import JobState
@@ -211,7 +212,7 @@ async def test_too_little_room_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     store = Store.make(tmp_path / "store", 2, 1, spare=1)
     async with store.open_with_jobs() as (filesystem, jobs):
         await fill(filesystem)
-        monkeypatch.setattr(filesystem.parts.chunks, "room_without", lambda number, joining: 1000)
+        monkeypatch.setattr(filesystem.parts.chunks, "rooms_without", lambda *_: {1: 1004})
         with pytest.raises(NoSpaceError, match=r"room for 0\.98 KiB"):
             await jobs.drives.begin_removal(0)
         with pytest.raises(NoSpaceError):
@@ -278,6 +279,30 @@ async def test_a_drain_waits_for_drives_without_which_it_would_lose_something(tm
         assert 2 in numbers(store)
         store.bring_back(0)
         await filesystem.parts.chunks.refresh_drives()
+        jobs.runner.resume(job_id)
+        with trio.fail_after(60):
+            assert (await jobs.runner.wait(job_id)).state is JobState.DONE
+    assert await files_of(store) == FILES
+
+
+@trio_test
+async def test_a_drain_that_finds_no_room_waits_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.make(tmp_path / "store", 2, 1, spare=1)
+    async with store.open_with_jobs() as (filesystem, jobs):
+        await fill(filesystem)
+        with monkeypatch.context() as full:
+
+            async def refuse(record: StripeRecord, shards: object, *, avoid: object) -> StripeRecord:
+                await trio.lowlevel.checkpoint()
+                raise NoSpaceError("No drive has room.")
+
+            full.setattr(filesystem.parts.chunks, "rebuild", refuse)
+            await jobs.drives.begin_removal(0)
+            job_id = await submit_drain(jobs.runner, 0)
+            await eventually(lambda: jobs.runner.job(job_id).message == "No drive has room.")
+            assert jobs.runner.job(job_id).state is JobState.WAITING
         jobs.runner.resume(job_id)
         with trio.fail_after(60):
             assert (await jobs.runner.wait(job_id)).state is JobState.DONE

@@ -41,6 +41,7 @@ MAY_SCAN = {
     ("volumes", "_IS_USED"): "the same",
     ("volumes", "_HIGHEST_DRIVE"): "the same",
     ("reports", "_ON_DRIVES"): "all shards, in a thread",
+    ("reports", "_BESIDE"): "all shards of a drive, in a thread",
     ("reports", "_ALL_NAMES"): "in a worker thread",
     ("reports", "_BY_MISSING"): "in a worker thread, while drives are away",
     ("reports", "_HALF_DEAD"): "in a worker thread, once it is known that much is dead",
