@@ -31,10 +31,25 @@ arenas keep what stays resident from growing with the number of threads."""
 @click.command("mount")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--option",
+    "-o",
+    "wanted",
+    type=click.Choice(mounts.MOUNT_OPTIONS),
+    multiple=True,
+    help="What the mount shall be, as for mount(8). More than once for more.",
+)
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to the terminal.")
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
-def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool, as_json: bool) -> None:
+def command(
+    store: Path,
+    mountpoint: Path | None,
+    wanted: Sequence[str],
+    foreground: bool,
+    debug: bool,
+    as_json: bool,
+) -> None:
     """Mount the store in the directory STORE at MOUNTPOINT; returns when the mount answers.
 
     MOUNTPOINT is an empty directory, by default /mnt/ciaos for root and ~/ciaos for a user (these two are
@@ -48,7 +63,7 @@ def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool,
     config = load_config(store.resolve())
     if mountpoint is None:
         mountpoint = _default_mountpoint()
-    options = ["--debug"] if debug else []
+    options = [*daemon_options(wanted), *(["--debug"] if debug else [])]
     if foreground:
         _detach_dead(config.path, mountpoint)
         command = [*_daemon_command(config.path, mountpoint), *options, "--foreground"]
@@ -56,6 +71,11 @@ def command(store: Path, mountpoint: Path | None, foreground: bool, debug: bool,
     start(config.path, mountpoint, options)
     if as_json:
         output.print_json("mount", {"store": os.fspath(config.path), "mountpoint": os.fspath(mountpoint)})
+
+
+def daemon_options(wanted: Sequence[str]) -> list[str]:
+    """The daemon's arguments for some of `mounts.MOUNT_OPTIONS`."""
+    return [argument for option in wanted for argument in ("--option", option)]
 
 
 def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:

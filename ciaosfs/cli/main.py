@@ -46,7 +46,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"ciaosfs.cli.cmd_{cmd_name}").command
-        command.epilog = EXIT_STATUS
+        parts = command.commands.values() if isinstance(command, click.Group) else ()
+        for each in (command, *parts):
+            each.epilog = EXIT_STATUS
         return command
 
 

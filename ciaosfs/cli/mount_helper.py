@@ -14,6 +14,7 @@ from pathlib import Path
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.cli import cmd_mount, output
+from ciaosfs.client import mounts
 
 WRONG_USAGE = 1
 MOUNT_FAILED = 32
@@ -33,6 +34,7 @@ _GENERIC = frozenset(
         "async",
         "atime",
         "noatime",
+        "nodiratime",
         "relatime",
         "suid",
         "dev",
@@ -55,12 +57,12 @@ def run(arguments: Sequence[str]) -> int:
     if len(places) != 2:
         return _fail(WRONG_USAGE, "usage: mount.fuse.ciaosfs STORE MOUNTPOINT [-sfnv] [-o OPTIONS]")
     given = dict(flags)
+    options = [option for name, value in flags if name == "-o" for option in value.split(",") if option]
+    wanted = [option for option in options if option in mounts.MOUNT_OPTIONS]
     unknown = [
         option
-        for name, value in flags
-        if name == "-o"
-        for option in value.split(",")
-        if option and option not in _GENERIC and not option.startswith(("x-", "comment="))
+        for option in options
+        if option not in wanted and option not in _GENERIC and not option.startswith(("x-", "comment="))
     ]
     if unknown and "-s" not in given:
         return _fail(WRONG_USAGE, f"ciaosfs has no mount option {', '.join(unknown)}: leave it out.")
@@ -68,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     try:
         config = load_config(Path(places[0]).resolve())
-        cmd_mount.start(config.path, Path(places[1]))
+        cmd_mount.start(config.path, Path(places[1]), cmd_mount.daemon_options(wanted))
     except CiaosError as error:
         return _fail(MOUNT_FAILED, error.message)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ciaosfs.base.config import load_config
+from ciaosfs.base.config import CONFIG_NAME, load_config
 from ciaosfs.base.errors import DaemonError, StoreError, UsageError
 from ciaosfs.client import mounts, storelock, transport
 from ciaosfs.client.mounts import Mount
@@ -32,6 +32,15 @@ def locate(path: Path | None) -> Target:
     if mount is not None and mount.store is not None:
         return Target(mount.store, mount)
     store = path.resolve()
+    try:
+        (store / CONFIG_NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(
+            f"{store} is not a ciaosfs store (it has no {CONFIG_NAME}) and not in a mounted one: "
+            "name the directory of a store, or a path in its mount."
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{store} cannot be looked at: {error.strerror}.") from error
     load_config(store)
     return Target(store, mounts.mount_of_store(store))
 

@@ -19,6 +19,8 @@ from ciaosfs.base.errors import MountError
 
 SUBTYPE = "ciaosfs"
 FSTYPE = f"fuse.{SUBTYPE}"
+MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec")
+"""What a mount may be asked to be, as mount(8) means it; the kernel sees to it."""
 MOUNTINFO = Path("/proc/self/mountinfo")
 _UMOUNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8

@@ -65,6 +65,14 @@ def space_at(path: Path) -> FreeSpace:
     return FreeSpace(path.stat().st_dev, status.f_bavail * status.f_frsize, total * status.f_frsize)
 
 
+def check_parent(path: Path) -> None:
+    """Raise UsageError unless a directory could be made at `path`: what it would lie in is one."""
+    if not path.parent.exists():
+        raise UsageError(f"{path.parent} does not exist: make it first, or give another path.")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory: give another path.")
+
+
 def check_place(path: Path, store: Path, others: Collection[Path]) -> None:
     """Raise UsageError unless `path` may become a drive beside the store and the drives at `others`."""
     if not path.is_absolute():
@@ -81,5 +89,5 @@ def check_place(path: Path, store: Path, others: Collection[Path]) -> None:
             )
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is not a directory: give a directory for the drive.")
-    if not path.exists() and not path.parent.is_dir():
-        raise UsageError(f"{path.parent} does not exist: make it first, or give another path.")
+    if not path.exists():
+        check_parent(path)

@@ -23,6 +23,7 @@ from ciaosfs.base.config import (
 )
 from ciaosfs.base.errors import StoreError, UsageError
 from ciaosfs.drive import local
+from ciaosfs.drive.making import check_parent
 from ciaosfs.stripe.domains import Site, weakness
 
 DATA_COUNT = 4
@@ -78,8 +79,8 @@ def _check_store(store: Path) -> None:
             raise UsageError(f"{store} exists and is not a directory: give another path.")
         if _strangers(store):
             raise UsageError(f"{store} is not empty: give a directory that is empty or does not exist.")
-    elif not store.parent.is_dir():
-        raise UsageError(f"{store.parent} does not exist: make it first, or give another path.")
+    else:
+        check_parent(store)
 
 
 def _check_drives(store: Path, paths: Sequence[Path]) -> None:
@@ -97,8 +98,8 @@ def _check_drives(store: Path, paths: Sequence[Path]) -> None:
             raise UsageError(f"Drive {paths[index]} lies inside another drive: give separate directories.")
     for path in paths:
         if not path.exists():
-            if not path.parent.is_dir() and not path.is_relative_to(store):
-                raise UsageError(f"{path.parent} does not exist: make it first, or give another drive.")
+            if not path.is_relative_to(store):
+                check_parent(path)
             continue
         if not path.is_dir():
             raise UsageError(f"Drive {path} is not a directory: give a directory for each drive.")

@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 
 import trio
@@ -32,7 +32,13 @@ SWITCH_INTERVAL_S = 0.0005
 worth. It bounds the worst case; throughput was measured the same with both, threads being in C most of the time."""
 
 
-async def run(config: StoreConfig, mountpoint: Path, socket: Path, on_ready: Callable[[], None]) -> None:
+async def run(
+    config: StoreConfig,
+    mountpoint: Path,
+    socket: Path,
+    on_ready: Callable[[], None],
+    mount_options: Collection[str] = (),
+) -> None:
     """Mount and serve until unmounted. Raises CiaosError, perhaps inside a group, for what went wrong."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     stopping = trio.Event()
@@ -40,7 +46,7 @@ async def run(config: StoreConfig, mountpoint: Path, socket: Path, on_ready: Cal
         # Threads are shown even when the loop hangs; the tasks, by the handler this chains to, when it does not.
         faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True, chain=True)
         try:
-            async with services.build(config, mountpoint, socket, stopping.set) as running:
+            async with services.build(config, mountpoint, socket, stopping.set, mount_options) as running:
                 await _serve(running, signals, stopping, on_ready)
         finally:
             faulthandler.unregister(signal.SIGUSR1)

@@ -21,7 +21,7 @@ import trio
 from ciaosfs.base.config import StoreConfig, load_config
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.log import set_up_file, set_up_terminal
-from ciaosfs.client import storelock, transport
+from ciaosfs.client import mounts, storelock, transport
 from ciaosfs.client.storelock import Ending, Holder
 from ciaosfsd.fuse.session import check_mountpoint
 from ciaosfsd.lifecycle import cause_of, run
@@ -76,6 +76,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--foreground", action="store_true", help="log to the terminal, not into the store")
     parser.add_argument("--debug", action="store_true", help="log more")
     parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        choices=mounts.MOUNT_OPTIONS,
+        help="what the mount shall be, too",
+    )
+    parser.add_argument(
         "--report-fd", type=int, help="pipe on which to say that the mount answers, or why not"
     )
     return parser.parse_args(arguments)
@@ -98,7 +105,7 @@ def _run_reporting(options: argparse.Namespace, report: Report) -> Ending:
             _set_up_log(config, options)
             os.chdir("/")
             lock.announce(Holder(os.getpid(), os.fspath(mountpoint), os.fspath(socket)))
-            ending = _run(config, mountpoint, socket, report)
+            ending = _run(config, mountpoint, socket, report, options.option)
             lock.end(ending)
             return ending
     except CiaosError as error:
@@ -120,10 +127,12 @@ def _set_up_log(config: StoreConfig, options: argparse.Namespace) -> None:
     logging.getLogger("pyfuse3").setLevel(logging.INFO)
 
 
-def _run(config: StoreConfig, mountpoint: Path, socket: Path, report: Report) -> Ending:
+def _run(
+    config: StoreConfig, mountpoint: Path, socket: Path, report: Report, mount_options: Sequence[str]
+) -> Ending:
     log.info("starting pid=%d store=%s mountpoint=%s", os.getpid(), config.path, mountpoint)
     try:
-        trio.run(partial(run, config, mountpoint, socket, report.ready))
+        trio.run(partial(run, config, mountpoint, socket, report.ready, mount_options))
     except BaseException as error:  # noqa: BLE001 - the last stop: logged, reported, and the exit status
         return _ending_of(cause_of(error), error, config)
     log.info("ended, everything is on the drives")

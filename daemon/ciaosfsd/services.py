@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +29,24 @@ class Services:
 
 @asynccontextmanager
 async def build(
-    config: StoreConfig, mountpoint: Path, socket: Path, stop: Callable[[], None]
+    config: StoreConfig,
+    mountpoint: Path,
+    socket: Path,
+    stop: Callable[[], None],
+    mount_options: Collection[str] = (),
 ) -> AsyncIterator[Services]:
     """Open the store and mount it; leaving unmounts, flushes everything and closes, in that order.
 
-    `stop` is what the control socket's `stop` calls. Raises CiaosError when the store cannot be opened, the
-    mount is refused, or what was written could not be brought onto the drives at the end.
+    `stop` is what the control socket's `stop` calls, `mount_options` are some of `mounts.MOUNT_OPTIONS`.
+    Raises CiaosError when the store cannot be opened, the mount is refused, or what was written could not be
+    brought onto the drives at the end.
     """
     async with (
         Workers() as workers,
         open_store(config, workers) as filesystem,
         open_jobs(config, filesystem.parts) as jobs,
     ):
-        with mounted(filesystem, mountpoint, config.path, workers) as session:
+        with mounted(filesystem, mountpoint, config.path, workers, mount_options) as session:
             admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
             handlers = {
                 **admin.by_operation(),

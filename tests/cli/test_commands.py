@@ -91,7 +91,22 @@ def test_what_is_no_store_is_status_3(ciaosfs: Ciaosfs, tmp_path: Path, command:
     outcome = ciaosfs(command, tmp_path)
     assert outcome.status == 3
     assert "is not a ciaosfs store" in outcome.err
+    assert ("mkfs" in outcome.err) == (command == "mount")  # nobody wants one there who looks for one
     assert outcome.err.count("\n") == 1
+
+
+def test_what_lies_in_a_file_cannot_be_made(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    in_it = tmp_path / "file" / "x"
+    for arguments in ([in_it], [tmp_path / "s", "--drive", in_it, "--data", "1", "--parity", "0"]):
+        outcome = ciaosfs("mkfs", *arguments)
+        assert outcome.status == 2
+        assert "file is not a directory" in outcome.err
+
+
+@pytest.mark.parametrize("command", [("status",), ("job", "list"), ("drive", "add"), ("inspect", "needle")])
+def test_all_help_ends_with_the_exit_status(ciaosfs: Ciaosfs, command: tuple[str, ...]) -> None:
+    assert "Exit status: 0 success" in ciaosfs(*command, "--help").out
 
 
 @pytest.mark.parametrize("command", ["sync", "umount"])
@@ -246,11 +261,29 @@ def test_mount_8_finds_its_helper(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
     assert ciaosfs("umount", path).status == 0
 
 
+@pytest.mark.mount
+@pytest.mark.usefixtures("needs_fuse")
+def test_a_mount_is_what_its_options_ask_for(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    assert mount_helper.run([str(store), str(path), "-o", "ro,nosuid,nodev,noexec"]) == 0
+    wanted = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+    assert os.statvfs(path).f_flag & wanted == wanted
+    with pytest.raises(OSError, match="Read-only file system"):
+        (path / "file").write_text("refused")
+    assert ciaosfs("umount", path).status == 0
+    assert ciaosfs("mount", store, path, "-o", "nosuid").status == 0
+    assert os.statvfs(path).f_flag & wanted == os.ST_NOSUID
+    (path / "file").write_text("taken")
+    assert ciaosfs("umount", path).status == 0
+
+
 def test_the_helper_refuses_options_it_does_not_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert mount_helper.run([str(tmp_path), str(tmp_path), "-o", "ro"]) == mount_helper.WRONG_USAGE
-    assert "no mount option ro" in capsys.readouterr().err
+    assert mount_helper.run([str(tmp_path), str(tmp_path), "-o", "ro,dax"]) == mount_helper.WRONG_USAGE
+    assert "no mount option dax:" in capsys.readouterr().err
     assert mount_helper.run([str(tmp_path)]) == mount_helper.WRONG_USAGE
     assert mount_helper.run([str(tmp_path), str(tmp_path), "-z"]) == mount_helper.WRONG_USAGE
     assert mount_helper.run([str(tmp_path), str(tmp_path), "-f"]) == 0

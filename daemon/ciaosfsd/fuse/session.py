@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,16 +121,18 @@ class Session:
 
 
 @contextmanager
-def mounted(filesystem: FileSystem, mountpoint: Path, store: Path, workers: Workers) -> Iterator[Session]:
+def mounted(
+    filesystem: FileSystem, mountpoint: Path, store: Path, workers: Workers, wanted: Collection[str] = ()
+) -> Iterator[Session]:
     """Mount `filesystem` at `mountpoint`, as `check_mountpoint` returned it; on leaving it is not mounted.
 
-    Raises MountError when the kernel or fusermount3 refuses.
+    `wanted` are some of `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or fusermount3 refuses.
     """
     loop = Loop(idle=filesystem.use_idle_moment)
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:
-        _init(guarded(Handlers(filesystem)), mountpoint, _options(store))
+        _init(guarded(Handlers(filesystem)), mountpoint, _options(store, wanted))
         log.info("mounted at=%s", mountpoint)
         try:
             yield Session(mountpoint, loop, workers)
@@ -156,11 +158,16 @@ def _is_rare(record: logging.LogRecord) -> bool:
     return _replies.allows(str(record.msg))
 
 
-def _options(store: Path) -> set[str]:
-    options = {"default_permissions", f"fsname={mounts.source_of(store)}", f"subtype={mounts.SUBTYPE}"}
+def _options(store: Path, wanted: Collection[str]) -> set[str]:
+    options = {
+        "default_permissions",
+        f"fsname={mounts.source_of(store)}",
+        f"subtype={mounts.SUBTYPE}",
+        *wanted,
+    }
     if os.geteuid() == 0:
         # What a local disk allows: others may use it, device nodes and set-user-id work.
-        options |= {"allow_other", "dev", "suid"}
+        options |= {"allow_other"} | {kind for kind in ("dev", "suid") if f"no{kind}" not in wanted}
     return options
 
 
