@@ -2,7 +2,7 @@
 
 A *flight* is one stripe under way: segments are marked, encoded and written by worker threads, and when the stripe
 is on the drives (written, not synced) the ranges that nobody has changed meanwhile become extents, in the loop, in
-one step of the open transaction. A flight that fails puts its bytes back as dirty.
+a few steps of the open transaction. A flight that fails puts its bytes back as dirty.
 
 Full stripes leave as soon as one file has a stripe's worth; mixed ones when much small data has gathered; the rest
 with the next commit.
@@ -20,7 +20,7 @@ from ciaosfs.base.errors import CiaosError, DriveGoneError, NoSpaceError
 from ciaosfs.base.types import Extent
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.files import File, Files
-from ciaosfs.fs.payload import Cargo, build_load
+from ciaosfs.fs.payload import Cargo, Load, build_load
 from ciaosfs.meta.cutting import cut
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 INLINE_BYTES_MAX = 32 * limits.KIB
 """Laying out this little costs less in the loop than a thread hop would."""
+RANGES_MAX = 128
+"""Ranges that become extents in one step, in 1 to 2 ms."""
 
 
 class Flusher:
@@ -148,8 +150,7 @@ class Flusher:
             self._put_back(flight, CiaosError(f"Writing a stripe failed: {error!r}"))
         else:
             self._meta.stripes.insert(record)
-            for (file, cargo), extents in zip(flight, load.extents, strict=True):
-                self._land(flight, file, cargo.ino, extents, record.stripe_id)
+            await self._land(flight, load, record.stripe_id)
             self.stripes_written += 1
         finally:
             self.bytes_flushed += length
@@ -175,13 +176,40 @@ class Flusher:
             log.warning("stripe not written: %s", error)
         self._failure = error
 
-    def _land(self, flight: object, file: File, ino: int, extents: list[Extent], stripe_id: int) -> None:
-        ranges = file.overlay.land(flight)
-        for start, end in ranges:
-            arrived = []
-            for extent in extents:
-                part = cut(extent, start, end)
-                if part is not None:
-                    arrived.append(part._replace(stripe_id=stripe_id))
-            self._meta.extents.replace(ino, start, end, arrived)
-        self._files.account(file)
+    async def _land(self, flight: list[tuple[File, Cargo]], load: Load, stripe_id: int) -> None:
+        """What still carries the mark becomes extents. A flight of crumbs has thousands: others run in between.
+
+        Each range leaves the overlay in the step in which its extents come. Commits wait for the end of the flight.
+        """
+        room = RANGES_MAX
+        for (file, cargo), extents in zip(flight, load.extents, strict=True):
+            at = first = 0
+            while ranges := file.overlay.land(flight, at, room):
+                for start, end in ranges:
+                    first, arrived = _arrived(extents, first, start, end, stripe_id)
+                    self._meta.extents.replace(cargo.ino, start, end, arrived)
+                self._files.account(file)
+                at = ranges[-1][1]
+                room -= len(ranges)
+                if not room:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    room = RANGES_MAX
+            self._files.account(file)
+
+
+def _arrived(
+    extents: list[Extent], first: int, start: int, end: int, stripe_id: int
+) -> tuple[int, list[Extent]]:
+    """The parts of the extents that cover `[start, end)`, and the index of the first extent that ends behind `start`.
+
+    All before `first` end at or before `start`. Both are in order, so going through many ranges looks at each once.
+    """
+    while first < len(extents) and extents[first].offset + extents[first].length <= start:
+        first += 1
+    arrived = []
+    for index in range(first, len(extents)):
+        part = cut(extents[index], start, end)
+        if part is None:
+            break
+        arrived.append(part._replace(stripe_id=stripe_id))
+    return first, arrived

@@ -8,6 +8,7 @@ the ranges that still carry its mark are exactly those that no later change has 
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,21 +121,28 @@ class Overlay:
         self.flight_bytes += moved
         return taken
 
-    def land(self, flight: object) -> list[tuple[int, int]]:
-        """Remove what still carries `flight`; return those ranges as (start, end), adjacent ones joined."""
+    def land(self, flight: object, start: int = 0, limit: int = sys.maxsize) -> list[tuple[int, int]]:
+        """Remove what still carries `flight`; return those ranges as (start, end), adjacent ones joined.
+
+        Only segments that begin at or after `start`, and the first `limit` ranges of them.
+        """
         ranges: list[tuple[int, int]] = []
         kept: list[Segment] = []
-        for segment in self._segments:
+        first = stop = bisect_left(self._starts, start)
+        while stop < len(self._segments):
+            segment = self._segments[stop]
             if segment.flight is not flight:
                 kept.append(segment)
-                continue
-            self.flight_bytes -= len(segment.data)
-            if ranges and ranges[-1][1] == segment.offset:
+            elif ranges and ranges[-1][1] == segment.offset:
                 ranges[-1] = (ranges[-1][0], segment.end)
-            else:
+            elif len(ranges) < limit:
                 ranges.append((segment.offset, segment.end))
-        self._segments = kept
-        self._starts = [segment.offset for segment in kept]
+            else:
+                break
+            stop += 1
+        self.flight_bytes -= sum([end - begin for begin, end in ranges])
+        self._segments[first:stop] = kept
+        self._starts[first:stop] = [segment.offset for segment in kept]
         return ranges
 
     def revert(self, flight: object) -> None:

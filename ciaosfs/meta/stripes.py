@@ -119,7 +119,11 @@ class Stripes:
     def add_live(self, stripe_id: int, delta: int) -> None:
         """Extents on the stripe came or went: `delta` bytes of files. For `Extents`."""
         live = self._live
-        live[stripe_id] = live.get(stripe_id, 0) + delta
+        before = live.get(stripe_id)
+        if before is None:
+            self._database.weigh(1)  # the row that `flush` will change
+            before = 0
+        live[stripe_id] = before + delta
 
     def live_bytes(self, stripe_id: int) -> int | None:
         """Bytes of files that lie in the stripe; None when it is unknown."""

@@ -18,7 +18,7 @@ import trio
 
 from ciaosfs.base import limits
 from ciaosfs.drive.workers import Workers
-from ciaosfs.fs import slicing
+from ciaosfs.fs import flush, slicing
 from tests.model.machine import Machine, Step
 from tests.model.steps import TABLE, draw
 from tests.support.inline_workers import InlineWorkers, run_the_same_way
@@ -71,8 +71,9 @@ def shortest(seed: int, steps: list[Step]) -> list[Step]:
     return steps
 
 
-def make_extents_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every file that is cut short, or removed, lose its extents one by one, while the next steps are done."""
+def make_steps_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files that are cut short or removed lose their extents one by one, and flights land range by range."""
+    monkeypatch.setattr(flush, "RANGES_MAX", 1)
     monkeypatch.setattr(limits, "TRUNCATE_EXTENTS_INLINE", 0)
     monkeypatch.setattr(limits, "SLICE_EXTENTS", 1)
     monkeypatch.setattr(slicing, "LOOK_S", 0.01)
@@ -83,7 +84,7 @@ def test_store_and_model_agree(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if seed % 2:
-        make_extents_many(monkeypatch)
+        make_steps_small(monkeypatch)
     steps = draw(seed, STEPS)
     machine = make(tmp_path, seed)
     try:
