@@ -26,6 +26,11 @@ class IdSource:
     def __init__(self, highest_known: int) -> None:
         self._next = max(highest_known + 1, (time.time_ns() // 1_000_000) << 21)
 
+    @property
+    def next_id(self) -> int:
+        """What `take` would return: everything that was ever given is lower."""
+        return self._next
+
     def take(self) -> int:
         """Return the next identifier."""
         taken = self._next

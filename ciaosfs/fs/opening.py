@@ -77,6 +77,7 @@ async def open_store(
                     recovered.epoch,
                 )
                 chunks.on_volume = committer.note_volume
+                meta.stripes.on_inserted = chunks.noted
                 meta.stripes.on_placed = chunks.landed
                 imager = Imager(meta, chunks, committer, gate, workers)
                 chunks.respect(partial(_known_end, meta))

@@ -21,7 +21,9 @@ from ciaosfs.base import limits
 from ciaosfs.base.types import ShardPlace, StripeKind, StripeRecord
 from ciaosfs.fs.parts import Parts
 from ciaosfs.jobs.job import JobPostponedError, Progress
+from ciaosfs.jobs.logcheck import LogCheck
 from ciaosfs.jobs.suspects import Suspects
+from ciaosfs.jobs.sweep import Sweeper
 from ciaosfs.meta.placements import (
     Placement,
     VolumeOfShards,
@@ -74,10 +76,25 @@ class ScrubJob:
             self._at = _Cursor(**json.loads(progress.cursor))
         volumes, total = await self._parts.workers.run(self._survey)
         progress.note(total=total, unit="bytes" if self._with_data else "shards")
-        for volume in volumes:
-            if volume.volume_id >= self._at.volume:
-                await self._scrub_volume(volume, progress)
-        return self._sentence()
+        sweeper = Sweeper(self._parts)
+        by_id = {volume.volume_id: volume for volume in volumes}
+        for volume_id in sorted(by_id.keys() | self._volumes_there()):
+            if volume_id >= self._at.volume:
+                await self._scrub_volume(volume_id, by_id.get(volume_id), progress)
+                await sweeper.sweep(volume_id)
+                await progress.rest(self._share)
+        await sweeper.give_back()
+        commits = LogCheck(self._parts, self._share)
+        if self._drive is None:
+            await commits.run(progress)
+        return self._sentence(commits, sweeper)
+
+    def _volumes_there(self) -> set[int]:
+        """The volumes on the drives that are there, of the one that is asked for or of all."""
+        numbers = [drive.number for drive in self._parts.chunks.drive_statuses()]
+        if self._drive is not None:
+            numbers = [self._drive]
+        return {volume_id for number in numbers for volume_id in self._parts.chunks.files.on_drive(number)}
 
     def _await_drive(self, number: int) -> bool:
         """Whether the drive belongs to the store. JobPostponedError while it is away."""
@@ -101,9 +118,12 @@ class ScrubJob:
         with self._parts.meta.reader() as reader:
             return list(placements_in(reader, volume_id))
 
-    async def _scrub_volume(self, volume: VolumeOfShards, progress: Progress) -> None:
-        if volume.volume_id != self._at.volume:
-            self._at.volume, self._at.offset = volume.volume_id, -1
+    async def _scrub_volume(self, volume_id: int, volume: VolumeOfShards | None, progress: Progress) -> None:
+        """Verify what the metadata wants in a volume; `volume` is None when that is nothing."""
+        if volume_id != self._at.volume:
+            self._at.volume, self._at.offset = volume_id, -1
+        if volume is None:
+            return
         if volume.drive is not None and not self._parts.chunks.is_there(volume.drive):
             self._at.skipped += volume.shards
             self._note(progress)
@@ -151,11 +171,17 @@ class ScrubJob:
         done = self._at.shard_bytes if self._with_data else self._at.shards
         progress.note(done=done, cursor=json.dumps(asdict(self._at)))
 
-    def _sentence(self) -> str:
+    def _sentence(self, commits: LogCheck, sweeper: Sweeper) -> str:
         what = "read" if self._with_data else "looked for"
         parts = [f"{self._at.shards} shards were {what}, {self._at.damaged} were damaged"]
         if self._at.skipped:
             parts.append(f"{self._at.skipped} are on drives that are away")
+        if commits.lacking:
+            parts.append(f"{commits.lacking} commits had lost copies")
+        if commits.is_image_asked:
+            parts.append("the metadata is written as a new image")
+        if sweeper.needles:
+            parts.append(f"{sweeper.needles} needles that nothing refers to were given back")
         return "; ".join(parts) + "."
 
 

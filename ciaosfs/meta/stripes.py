@@ -22,6 +22,7 @@ _LOAD: Final = (
     " WHERE s.stripe = ? ORDER BY p.shard_index"
 )
 _DEAD: Final = "SELECT stripe FROM stripes WHERE live_bytes = 0 AND kind = 1 ORDER BY stripe LIMIT ?"
+_PLACE: Final = "SELECT volume, offset FROM shards WHERE stripe = ? AND shard_index = ?"
 _WITH_MISSING: Final = (
     "SELECT stripe FROM stripes WHERE missing > 0 ORDER BY missing DESC, stripe DESC LIMIT ?"
 )
@@ -59,6 +60,8 @@ class Stripes:
         self._live: dict[int, int] = {}
         self.on_moved: Callable[[int], None] = lambda stripe_id: None
         """Called with the id of a stripe whose shards lie elsewhere now; for caches of records."""
+        self.on_inserted: Callable[[int], None] = lambda stripe_id: None
+        """Called with the id of a stripe that was added."""
         self.on_placed: Callable[[int], None] = lambda stripe_id: None
         """Called when rows say where shards of a stripe lie. May be set at any time; must not raise."""
         database.add_memory(self)
@@ -82,11 +85,17 @@ class Stripes:
         for shard_index, volume_id, offset in record.places:
             write(_INSERT_SHARD, (stripe_id, shard_index, volume_id, offset))
         values = self._counters.values
+        self.on_inserted(stripe_id)
         values[Counter.STRIPES] += 1
         values[Counter.PAYLOAD_BYTES] += record.payload_bytes
         if record.kind is StripeKind.IMAGE:
             values[Counter.IMAGE_BYTES] += record.payload_bytes
         self.on_placed(stripe_id)
+
+    def place(self, stripe_id: int, shard_index: int) -> ShardPlace | None:
+        """Where a shard lies; None when it is missing, or the stripe is unknown."""
+        row = self._read(_PLACE, (stripe_id, shard_index)).get
+        return None if row is None else ShardPlace(shard_index, *row)
 
     def load(self, stripe_id: int) -> StripeRecord | None:
         rows = self._read(_LOAD, (stripe_id,)).fetchall()

@@ -25,6 +25,7 @@ from ciaosfs.stripe.damage import DamageReports
 from ciaosfs.stripe.discarding import punch_shards, remove_volume
 from ciaosfs.stripe.durability import Durability, OnDamage
 from ciaosfs.stripe.fetching import ShardFetcher
+from ciaosfs.stripe.listing import list_shards
 from ciaosfs.stripe.log import CommitLog, LogEntry
 from ciaosfs.stripe.presence import Presence
 from ciaosfs.stripe.reader import ReaderStatistics, StripeReader
@@ -96,6 +97,7 @@ class ChunkStore:
         self._data_count = data_count
         self._workers = workers
         self._calls = DriveCalls(workers, parity_count, self._can_spare, self._set_aside)
+        self._ids = ids
         self._files = VolumeFiles(store_id)
         self._appenders = Appenders(drives, self._files, ids, workers, self._tell_volume)
         self._durability = Durability(drives, self._appenders, workers, self._tell_damage)
@@ -189,6 +191,23 @@ class ChunkStore:
         found = await self._workers.run(lambda: verify_shards(self._files, items, with_data=with_data))
         self._files.trim()
         return found
+
+    async def list_shards(self, volume_id: int) -> list[StripeRecord]:
+        """The shards in a volume, by what their heads say, each as its stripe with that one place.
+
+        Stripes whose writing began after this call are left out. Raises DriveGoneError, StoreError, OSError.
+        """
+        found = await self._workers.run(list_shards, self._files, volume_id, self._ids.next_id)
+        self._files.trim()
+        return found
+
+    def is_under_way(self, stripe_id: int) -> bool:
+        """Whether a stripe is being written, or was written and nobody has called `noted` for it yet."""
+        return stripe_id in self._writer.under_way
+
+    def noted(self, stripe_id: int) -> None:
+        """A stripe that was written is part of the metadata now."""
+        self._writer.under_way.discard(stripe_id)
 
     def can_place(self, record: StripeRecord, shard_indexes: Collection[int]) -> bool:
         """Whether a drive is there, full or not, that holds none of the stripe's other shards."""

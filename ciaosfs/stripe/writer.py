@@ -50,6 +50,8 @@ class StripeWriter:
         self._ids = ids
         self._data_count = data_count
         self._parity_count = parity_count
+        self.under_way: set[int] = set()
+        """Stripes that are being written, or are written and not part of the metadata yet."""
         self._stripes = 0
         self._stripes_hot = 0
         self._stripes_degraded = 0
@@ -83,7 +85,12 @@ class StripeWriter:
             return chooser(shape, count, exclude, holders)
 
         spec = NeedleSpec(NeedleKind.SHARD, self._ids.take(), kind, shape)
-        written = await self._spreader.spread(spec, StripeLoad(pieces, shape), choose)
+        self.under_way.add(spec.stripe_id)
+        try:
+            written = await self._spreader.spread(spec, StripeLoad(pieces, shape), choose)
+        except BaseException:
+            self.under_way.discard(spec.stripe_id)
+            raise
         # No await from here: the sync that covers the shards must know the stripe they belong to.
         record = StripeRecord(
             spec.stripe_id,
