@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ciaosfs.base import limits
@@ -316,14 +316,21 @@ class FileSystem:
 
         return await self._workers.run(count)
 
-    async def stripes_by_spare(self) -> dict[int, int]:
-        """How many stripes can do without how many more shards now; whole ones may be left out. Below 0: lost."""
+    async def stripes_by_spare(self, found_lost: Collection[int] = ()) -> dict[int, int]:
+        """How many stripes can do without how many more shards now; whole ones may be left out. Below 0: lost.
+
+        `found_lost` are stripes with too many damaged shards, of which the metadata does not know.
+        """
         absent = [drive.number for drive in self._chunks.drive_statuses() if drive.state is DriveState.ABSENT]
 
         def count() -> dict[int, int]:
             with self._meta.reader() as reader:
                 gone = losses.gone_volumes(reader, self._chunks.has_lost_volume)
-                return losses.stripes_by_spare(reader, gone, absent)
+                by_spare = losses.stripes_by_spare(reader, gone, absent)
+                if found_lost:
+                    lost = sum(1 for _ in losses.lost_stripes(reader, gone, absent, found_lost=found_lost))
+                    by_spare = {spare: count for spare, count in by_spare.items() if spare >= 0} | {-1: lost}
+                return by_spare
 
         return await self._workers.run(count)
 

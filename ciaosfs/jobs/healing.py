@@ -43,6 +43,10 @@ class Healer:
         self._retry_at_s = 0.0
         self._retry_s = RETRY_S
 
+    def lost_stripes(self) -> list[int]:
+        """Stripes that were found to have too few good shards, in this mount; some may be dead by now."""
+        return self._suspects.lost()
+
     async def run(self) -> None:
         """Look and ask, for ever."""
         while True:

@@ -36,6 +36,10 @@ class Suspects:
         self._waiting |= self._put_off
         self._put_off.clear()
 
+    def lost(self) -> list[int]:
+        """The stripes for which nothing can be done: they had too few good shards when they were looked at."""
+        return list(self._put_off)
+
     @property
     def count_put_off(self) -> int:
         return len(self._put_off)

@@ -46,6 +46,10 @@ _LOST_FOR_GOOD: Final = (
     "SELECT stripe, data_count, parity_count, missing FROM stripes"
     f" WHERE missing > 0 AND missing > parity_count AND {_ALIVE} ORDER BY stripe"
 )
+_ALIVE_OF: Final = (
+    "SELECT stripe, data_count, parity_count, parity_count + 1 FROM stripes"
+    f" WHERE stripe IN (SELECT value FROM json_each(?)) AND {_ALIVE} ORDER BY stripe"
+)
 _SPARE: Final = (
     f"{_GONE} SELECT spare, count(*) FROM (SELECT parity_count - missing - count(gone.volume) AS spare FROM stripes"
     " LEFT JOIN shards ON shards.stripe = stripes.stripe LEFT JOIN gone ON gone.volume = shards.volume"
@@ -63,8 +67,9 @@ def lost_stripes(
     gone_volumes: Collection[int] = (),
     absent_drives: Collection[int] = (),
     bad_shards: Collection[tuple[int, int]] = (),
+    found_lost: Collection[int] = (),
 ) -> Iterator[Lost]:
-    """The stripes that cannot be read, lowest id first.
+    """The stripes that cannot be read, lowest id first, and then those `found_lost` by a look at them.
 
     What lies in `gone_volumes` or on `absent_drives` counts as lost, and so do `bad_shards`, (stripe, index), which
     lie in neither. Without any of them it is a look into an index, else one at every shard.
@@ -74,8 +79,15 @@ def lost_stripes(
     else:
         lists = (sorted(gone_volumes), sorted(absent_drives), sorted(bad_shards))
         rows = reader.rows(_LOST, tuple(json.dumps(values) for values in lists))
+    told: set[int] = set()
     for row in rows:
-        yield Lost._make(row)
+        lost = Lost._make(row)
+        if found_lost:
+            told.add(lost.stripe_id)
+        yield lost
+    if found_lost:
+        for row in reader.rows(_ALIVE_OF, (json.dumps(sorted(set(found_lost) - told)),)):
+            yield Lost._make(row)
 
 
 def gone_volumes(reader: Reader, is_gone: Callable[[int, int], bool]) -> list[int]:

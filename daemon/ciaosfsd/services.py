@@ -47,10 +47,17 @@ async def build(
         open_jobs(config, filesystem.parts) as jobs,
     ):
         with mounted(filesystem, mountpoint, config.path, workers, mount_options) as session:
-            admin = AdminHandlers(config, filesystem, mountpoint, session.flush_kernel, stop)
+            admin = AdminHandlers(
+                config, filesystem, mountpoint, session.flush_kernel, stop, jobs.healer.lost_stripes
+            )
             handlers = {
                 **admin.by_operation(),
                 **JobHandlers(jobs).by_operation(),
                 **DriveHandlers(jobs.drives, jobs.runner, mountpoint).by_operation(),
             }
-            yield Services(session, ControlServer(socket, handlers, CheckHandlers(filesystem).streams()))
+            yield Services(
+                session,
+                ControlServer(
+                    socket, handlers, CheckHandlers(filesystem, jobs.healer.lost_stripes).streams()
+                ),
+            )

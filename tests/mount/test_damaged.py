@@ -78,3 +78,23 @@ def test_volumes_that_vanished_from_drives_that_are_there(mounted: MountedStore)
     mounted.mount()
     assert "cannot be read any more" in safety(mounted)
     assert damaged(mounted, status=7) == os.fsencode(mounted.path / "file") + b"\n"
+
+
+def test_a_file_whose_shards_rotted_is_listed_after_a_scrub(mounted: MountedStore) -> None:
+    mounted.expect_log(".*")
+    for name in ("lost", "kept"):
+        (mounted.path / name).write_bytes(random.Random(name).randbytes(3_000_000))
+        mounted.sync()
+    mounted.umount()
+    for number in range(3):
+        largest = max((mounted.drives()[number] / "volumes").iterdir(), key=lambda path: path.stat().st_size)
+        with largest.open("r+b") as file:
+            file.seek(4096)  # the first needle: of the file written first
+            file.write(b"rotten")
+    mounted.mount()
+    mounted.run("scrub", "--now", "--wait", str(mounted.path), check=False)
+    assert damaged(mounted, status=7) == os.fsencode(mounted.path / "lost") + b"\n"
+    assert "1 stripe cannot be read any more" in safety(mounted)
+    checked = mounted.run("check", str(mounted.path), "--data", check=False)
+    assert checked.returncode == 7
+    assert "cannot be read any more" in checked.stdout

@@ -14,7 +14,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import trio
 
@@ -209,7 +209,7 @@ class MemoryFileSystem:
     async def stripes_by_missing(self) -> dict[int, int]:
         return self.status().stripes_by_missing
 
-    async def stripes_by_spare(self) -> dict[int, int]:
+    async def stripes_by_spare(self, found_lost: Collection[int] = ()) -> dict[int, int]:
         return {1: 3}
 
     def status(self) -> FileSystemStatus:

@@ -59,6 +59,9 @@ def counting(arguments: Mapping[str, Any]) -> Counting:
 class Settled:
     """A healer with nothing to heal."""
 
+    def lost_stripes(self) -> list[int]:
+        return []
+
     async def settle(self) -> None:
         await trio.lowlevel.checkpoint()
 

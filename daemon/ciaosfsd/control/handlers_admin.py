@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ciaosfs.base import clock
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class AdminHandlers:
     """The handlers of one mounted store.
 
-    `flush_kernel` brings over what the kernel's cache holds, `stop` begins to unmount and returns at once.
+    `flush_kernel` brings over what the kernel's cache holds, `stop` begins to unmount and returns at once,
+    `lost_stripes` are those that repair found to be lost.
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class AdminHandlers:
         mountpoint: os.PathLike[str],
         flush_kernel: Callable[[], Awaitable[None]],
         stop: Callable[[], None],
+        lost_stripes: Callable[[], Collection[int]],
     ) -> None:
         self._config = config
         self._fs = filesystem
         self._mountpoint = os.fspath(mountpoint)
         self._flush_kernel = flush_kernel
         self._stop = stop
+        self._lost_stripes = lost_stripes
         self._started_s = clock.monotonic_s()
 
     def by_operation(self) -> dict[str, Handler]:
@@ -42,7 +45,7 @@ class AdminHandlers:
         """The state of the store; sizes in bytes, ages and durations in seconds."""
         status = self._fs.status()
         by_missing = await self._fs.stripes_by_missing()
-        by_spare = await self._fs.stripes_by_spare()
+        by_spare = await self._fs.stripes_by_spare(self._lost_stripes())
         commit = status.commit
         return {
             "pid": os.getpid(),

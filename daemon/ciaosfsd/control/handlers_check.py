@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -34,8 +34,10 @@ assert PATHS_SHOWN * PATH_BYTES_SHOWN * ESCAPED_BYTES < limits.CONTROL_REPLY_BYT
 class CheckHandlers:
     """The handlers of one mounted store. All work is done in worker threads with read-only connections."""
 
-    def __init__(self, filesystem: FileSystem) -> None:
+    def __init__(self, filesystem: FileSystem, lost_stripes: Callable[[], Collection[int]]) -> None:
+        """`lost_stripes` are those that repair found to have too few good shards."""
         self._fs = filesystem
+        self._lost_stripes = lost_stripes
         self._is_checking = False
 
     def streams(self) -> dict[str, StreamHandler]:
@@ -79,7 +81,7 @@ class CheckHandlers:
         count = 0
         reader = await parts.workers.run(parts.meta.reader)
         try:
-            found = _damaged(reader, parts, absent)
+            found = _damaged(reader, parts, absent, self._lost_stripes())
             while page := await parts.workers.run(_page, found):
                 count += len(page)
                 await send({"files": page})
@@ -118,10 +120,12 @@ class _Teller:
                 await self._send({kind: new})
 
 
-def _damaged(reader: Reader, parts: Parts, absent: list[int]) -> Iterator[DamagedFile]:
+def _damaged(
+    reader: Reader, parts: Parts, absent: Collection[int], found_lost: Collection[int]
+) -> Iterator[DamagedFile]:
     """Blocking, in pieces. What lies in volumes that have vanished from drives that are there is lost, too."""
     gone = gone_volumes(reader, parts.chunks.has_lost_volume)
-    yield from damaged_files(reader, lost_stripes(reader, gone, absent))
+    yield from damaged_files(reader, lost_stripes(reader, gone, absent, found_lost=found_lost))
 
 
 def _page(files: Iterator[DamagedFile]) -> list[dict[str, Any]]:

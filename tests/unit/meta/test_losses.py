@@ -60,6 +60,12 @@ def test_lost_with_drives_volumes_and_bad_shards(meta: Metadata) -> None:
         assert stripes_by_spare(reader, [VOLUME_ID + 5], [5]) == {1: 1, 0: 1, -1: 1, -2: 1}
 
 
+def test_stripes_that_were_found_lost(meta: Metadata) -> None:
+    """Those that are dead or gone by now do not count."""
+    with meta.reader() as reader:
+        assert list(lost_stripes(reader, found_lost=[1, 4, 5, 99])) == [Lost(4, 4, 2, 3), Lost(1, 4, 2, 3)]
+
+
 def test_volumes_that_are_gone(meta: Metadata) -> None:
     with meta.reader() as reader:
         assert gone_volumes(reader, lambda volume, drive: drive == 3) == [VOLUME_ID + 3]
