@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.mount import ROOT, MountedStore, environment
+from tools.bench.targets import ciaosfs_command
 
 
 def check(mounted: MountedStore, *options: str, status: int = 0) -> list[dict[str, Any]]:
@@ -75,3 +76,22 @@ def test_harm_is_found_and_told_with_its_status(mounted: MountedStore) -> None:
     said = mounted.run("check", str(mounted.store), check=False)
     assert said.returncode == 7
     assert said.stdout.endswith("has 1 problem.\n")
+
+
+def test_check_finds_nothing_while_a_drive_is_emptied(mounted: MountedStore, tmp_path: Path) -> None:
+    """Shards move, an image is written, the drive is let go; files come and go meanwhile."""
+    fill(mounted)
+    mounted.run("drive", "add", str(tmp_path / "new"), str(mounted.store))
+    command = [*ciaosfs_command(), "drive", "remove", "0", str(mounted.store), "--wait"]
+    removal = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+    dice = random.Random(2)
+    rounds = 0
+    try:
+        while removal.poll() is None:
+            (mounted.path / f"small{rounds % 8}").write_bytes(dice.randbytes(100_000))
+            assert [line["type"] for line in check(mounted, "--data")] == ["check"]
+            rounds += 1
+    finally:
+        removal.kill()
+        assert removal.wait() == 0
+    assert [line["type"] for line in check(mounted, "--data")] == ["check"]
