@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+_MS_SHIFT = 21
+"""Room for two million ids in a millisecond."""
+
 
 def now_ns() -> int:
     """Wall-clock time in nanoseconds since the epoch."""
@@ -15,6 +18,11 @@ def monotonic_s() -> float:
     return time.monotonic()
 
 
+def made_ms(identifier: int) -> int:
+    """When an id of `IdSource` was given, in milliseconds since the epoch; too late if the clock was set back since."""
+    return identifier >> _MS_SHIFT
+
+
 class IdSource:
     """Identifiers for stripes and volumes: 63-bit, rising, never given twice for one store.
 
@@ -24,7 +32,7 @@ class IdSource:
     """
 
     def __init__(self, highest_known: int) -> None:
-        self._next = max(highest_known + 1, (time.time_ns() // 1_000_000) << 21)
+        self._next = max(highest_known + 1, (now_ns() // 1_000_000) << _MS_SHIFT)
 
     @property
     def next_id(self) -> int:
@@ -32,9 +40,9 @@ class IdSource:
         return self._next
 
     def take(self) -> int:
-        """Return the next identifier."""
-        taken = self._next
-        self._next += 1
+        """Return the next identifier: it also says when that was, see `made_ms`."""
+        taken = max(self._next, (now_ns() // 1_000_000) << _MS_SHIFT)
+        self._next = taken + 1
         return taken
 
     def raise_above(self, known: int) -> None:

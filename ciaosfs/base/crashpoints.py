@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from typing import Final
 
 POINTS: Final[dict[str, str]] = {
+    "pack.read": "what is live in the small stripes was read, nothing is written",
+    "pack.written": "the packed stripe is on the drives, not synced; the extents point to the small ones",
+    "pack.repointed": "the extents point to the packed stripe, in the open transaction",
     "compact.read": "what is live in the old stripes was read, nothing is written",
     "compact.written": "the copy is on the drives, not synced; the extents point to the old stripes",
     "compact.repointed": "the extents point to the copy, in the open transaction",

@@ -13,6 +13,15 @@ STRIPE_PAYLOAD_BYTES_MAX = 4 * MIB
 """Payload of a full stripe. With 4+2 a shard is then 1 MiB, the size of one FUSE write, so no byte is copied to cut it."""
 HOT_PAYLOAD_BYTES_MAX = 128 * KIB
 """Leftovers up to this size are written as a replicated stripe into the log volumes: one sync for data and commit."""
+SMALL_PAYLOAD_BYTES_MAX = 512 * KIB
+"""Stripes up to this size are worth packing together: their needles have much head for little payload, and files that
+grow by crumbs lie in many of them."""
+PACK_HOT_BYTES = 1 * MIB
+PACK_AGE_S = 10.0
+"""Replicated stripes are packed when they are so much or so old: what is written again at once never comes so far."""
+PACK_SMALL_BYTES = 2 * MIB
+PACK_SMALL_COUNT = 64
+"""Small coded stripes are packed when there are so many or so much of them: each byte is copied a few times at most."""
 NEEDLE_ALIGN = 64
 NEEDLE_ALIGN_LARGE = 4 * KIB
 """Needles with at least NEEDLE_LARGE_BYTES of payload start and put their payload on this boundary: whole pages are
@@ -144,7 +153,7 @@ LOG_FILES_MAX = 3
 
 assert STRIPE_PAYLOAD_BYTES_MAX % CHECK_BLOCK_BYTES == 0
 assert COMPRESS_BLOCK_BYTES % CHECK_BLOCK_BYTES == 0
-assert HOT_PAYLOAD_BYTES_MAX < STRIPE_PAYLOAD_BYTES_MAX
+assert HOT_PAYLOAD_BYTES_MAX <= SMALL_PAYLOAD_BYTES_MAX < PACK_SMALL_BYTES <= STRIPE_PAYLOAD_BYTES_MAX
 assert NEEDLE_ALIGN_LARGE % NEEDLE_ALIGN == 0 and VOLUME_SUPERBLOCK_BYTES % NEEDLE_ALIGN_LARGE == 0
 assert INFLIGHT_STRIPES_MAX * STRIPE_PAYLOAD_BYTES_MAX <= DIRTY_BYTES_MAX
 assert VOLUME_LOG_BYTES_MAX < VOLUME_DATA_BYTES_MAX

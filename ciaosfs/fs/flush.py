@@ -149,7 +149,7 @@ class Flusher:
             log.exception("flight of %d bytes failed", length)
             self._put_back(flight, CiaosError(f"Writing a stripe failed: {error!r}"))
         else:
-            self._meta.stripes.insert(record)
+            self._meta.stripes.insert(record, length)
             await self._land(flight, load, record.stripe_id)
             self.stripes_written += 1
         finally:

@@ -26,6 +26,8 @@ from ciaosfs.fs.flush import Flusher
 from ciaosfs.fs.gate import Gate
 from ciaosfs.fs.image import Imager
 from ciaosfs.fs.mending import Mender
+from ciaosfs.fs.merge import Merger
+from ciaosfs.fs.pack import Packer
 from ciaosfs.fs.parts import Parts
 from ciaosfs.fs.reading import Reader
 from ciaosfs.fs.reclaim import Reclaimer
@@ -83,7 +85,8 @@ async def open_store(
                 chunks.respect(partial(_known_end, meta))
                 collector = Collector(meta, chunks, committer, reclaimer, imager, gate, workers)
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
-                compactor = Compactor(meta, chunks, reclaimer, gate, workers)
+                merger = Merger(meta, chunks, reclaimer, gate, workers)
+                compactor = Compactor(meta, chunks, merger, workers)
                 slicer = Slicer(meta, reclaimer, committer, gate)
                 filesystem = FileSystem(
                     meta,
@@ -124,6 +127,7 @@ async def open_store(
                 nursery.start_soon(slicer.run)
                 nursery.start_soon(reclaimer.discard)
                 nursery.start_soon(compactor.run)
+                nursery.start_soon(Packer(meta, merger, workers).run)
                 nursery.start_soon(committer.run)
                 nursery.start_soon(imager.run)
                 nursery.start_soon(collector.run)

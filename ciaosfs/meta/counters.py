@@ -29,6 +29,8 @@ class Counter(IntEnum):
     """The part of PAYLOAD_BYTES that images of the metadata have."""
     LOG_BYTES = 9
     """Bytes of commit needles since the last image, as of the commit before."""
+    FILE_BYTES = 10
+    """Sum of stripes.file_bytes. What it exceeds ALLOCATED_BYTES by is dead."""
 
 
 _SELECT: Final = "SELECT counter, value FROM counters"

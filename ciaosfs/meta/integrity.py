@@ -306,6 +306,7 @@ _COUNTED: Final = {
     Counter.STRIPES: "SELECT count(*) FROM stripes",
     Counter.PAYLOAD_BYTES: "SELECT ifnull(sum(payload_bytes), 0) FROM stripes",
     Counter.IMAGE_BYTES: "SELECT ifnull(sum(payload_bytes), 0) FROM stripes WHERE kind = 2",
+    Counter.FILE_BYTES: "SELECT ifnull(sum(file_bytes), 0) FROM stripes",
 }
 
 _COUNTERS: Final = (

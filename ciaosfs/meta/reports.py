@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
+from ciaosfs.base import limits
+from ciaosfs.base.types import VolumeKind
 from ciaosfs.codec.needle import needle_bytes_for
 from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.reader import Reader
@@ -16,8 +18,14 @@ _PARENT: Final = "SELECT parent FROM inodes WHERE ino = ?"
 _NAME: Final = "SELECT name FROM dentries WHERE parent = ? AND ino = ? LIMIT 1"
 _DEPTH_MAX: Final = 8192
 _HALF_DEAD: Final = (
-    "SELECT stripe, live_bytes FROM stripes WHERE kind = 1 AND live_bytes > 0 AND live_bytes <= payload_bytes * ?"
-    " ORDER BY CAST(live_bytes AS REAL) / payload_bytes LIMIT 64"
+    "SELECT stripe, live_bytes FROM stripes WHERE kind = 1 AND live_bytes > 0 AND live_bytes <= file_bytes * ?"
+    " ORDER BY CAST(live_bytes AS REAL) / file_bytes LIMIT 64"
+)
+_SMALL: Final = (
+    "SELECT stripe, live_bytes, EXISTS (SELECT 1 FROM shards JOIN volumes ON volumes.volume = shards.volume"
+    f" WHERE shards.stripe = stripes.stripe AND volumes.kind = {VolumeKind.LOG:d})"
+    f" FROM stripes WHERE payload_bytes <= {limits.SMALL_PAYLOAD_BYTES_MAX} AND kind = 1 AND live_bytes > 0"
+    " ORDER BY stripe LIMIT 4096"
 )
 _BY_MISSING: Final = (
     "SELECT missing, count(*) FROM (SELECT stripes.missing + count(volumes.volume) AS missing FROM stripes"
@@ -53,11 +61,21 @@ _BESIDE: Final = (
 )
 
 
-def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int) -> list[int]:
-    """Stripes of files with at most this share of their payload live, emptiest first, until so much would be copied.
+class SmallStripe(NamedTuple):
+    """A small stripe of files with something live in it; `is_hot` when it lies in log volumes."""
 
-    Live bytes are bytes of files: of a compressed stripe more must die before it is seen as half dead.
-    """
+    stripe_id: int
+    live_bytes: int
+    is_hot: bool
+
+
+def small_stripes(reader: Reader) -> list[SmallStripe]:
+    """The oldest small stripes, a few thousand at most."""
+    return [SmallStripe(row[0], row[1], bool(row[2])) for row in reader.rows(_SMALL)]
+
+
+def half_dead_stripes(reader: Reader, live_share_max: float, live_bytes_max: int) -> list[int]:
+    """Stripes of files with at most this share of their bytes live, emptiest first, until so much would be copied."""
     chosen: list[int] = []
     together = 0
     for stripe_id, live_bytes in reader.rows(_HALF_DEAD, (live_share_max,)):

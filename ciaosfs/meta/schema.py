@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ciaosfs.base import limits
+
 APPLICATION_ID: Final = 0x43494153
 """ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
@@ -137,12 +139,18 @@ CREATE TABLE stripes (
     live_bytes     INTEGER NOT NULL,     -- sum of the lengths of its extents (bytes of files, not payload);
                                          -- 0 with kind FILE: dead, waits to be given back, found again after
                                          -- a crash
+    file_bytes     INTEGER NOT NULL,     -- bytes of files that were put into it, before compression;
+                                         -- >= live_bytes, and live_bytes / file_bytes of it is still used
     missing        INTEGER NOT NULL      -- k + m less its rows in shards; > 0: waits for repair
 )
 """
 
 _STRIPES_DEAD = "CREATE INDEX stripes_dead ON stripes(stripe) WHERE live_bytes = 0 AND kind = 1"
 _STRIPES_IMAGE = "CREATE INDEX stripes_image ON stripes(stripe) WHERE kind = 2"
+_STRIPES_SMALL = (
+    "CREATE INDEX stripes_small ON stripes(stripe)"
+    f" WHERE payload_bytes <= {limits.SMALL_PAYLOAD_BYTES_MAX} AND kind = 1"
+)
 _STRIPES_MISSING = "CREATE INDEX stripes_missing ON stripes(missing) WHERE missing > 0"
 
 _SHARDS = """
@@ -243,5 +251,6 @@ INDEXES: Final = (
     _STRIPES_DEAD,
     _STRIPES_IMAGE,
     _STRIPES_MISSING,
+    _STRIPES_SMALL,
     _SHARDS_VOLUME,
 )

@@ -14,7 +14,7 @@ from ciaosfs.base.types import ShardPlace, StripeKind, StripeRecord
 from ciaosfs.meta.counters import Counter, Counters
 from ciaosfs.meta.database import Database
 
-_INSERT: Final = "INSERT INTO stripes VALUES (?, ?, ?, ?, ?, ?, 0, ?)"
+_INSERT: Final = "INSERT INTO stripes VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)"
 _INSERT_SHARD: Final = "INSERT INTO shards VALUES (?, ?, ?, ?)"
 _LOAD: Final = (
     "SELECT s.stripe, s.kind, s.data_count, s.parity_count, s.payload_bytes, s.shard_bytes,"
@@ -39,7 +39,7 @@ _UNKEPT: Final = (
     " (SELECT 1 FROM images WHERE stripe BETWEEN first_stripe AND last_stripe) ORDER BY stripe LIMIT ?"
 )
 _LET_GO: Final = "UPDATE stripes SET kind = 1 WHERE stripe = ? AND kind = 2 RETURNING payload_bytes"
-_DELETE: Final = "DELETE FROM stripes WHERE stripe = ? RETURNING payload_bytes, kind"
+_DELETE: Final = "DELETE FROM stripes WHERE stripe = ? RETURNING payload_bytes, kind, file_bytes"
 _DELETE_SHARDS: Final = "DELETE FROM shards WHERE stripe = ?"
 _DELETE_SHARD: Final = "DELETE FROM shards WHERE stripe = ? AND shard_index = ? AND volume = ? AND offset = ?"
 _PUT_SHARD: Final = "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)"
@@ -66,8 +66,14 @@ class Stripes:
         """Called when rows say where shards of a stripe lie. May be set at any time; must not raise."""
         database.add_memory(self)
 
-    def insert(self, record: StripeRecord) -> None:
-        """Add a stripe that nothing refers to yet: dead until `Extents.replace` puts extents on it."""
+    def insert(self, record: StripeRecord, file_bytes: int | None = None) -> None:
+        """Add a stripe that nothing refers to yet: dead until `Extents.replace` puts extents on it.
+
+        `file_bytes` are the bytes of files that went into its payload; as many as the payload has if nothing was
+        compressed.
+        """
+        if file_bytes is None:
+            file_bytes = record.payload_bytes if record.kind == StripeKind.FILE else 0
         write = self._write
         stripe_id = record.stripe_id
         write(
@@ -79,6 +85,7 @@ class Stripes:
                 record.parity_count,
                 record.payload_bytes,
                 record.shard_bytes,
+                file_bytes,
                 record.missing_count,
             ),
         )
@@ -88,6 +95,7 @@ class Stripes:
         self.on_inserted(stripe_id)
         values[Counter.STRIPES] += 1
         values[Counter.PAYLOAD_BYTES] += record.payload_bytes
+        values[Counter.FILE_BYTES] += file_bytes
         if record.kind is StripeKind.IMAGE:
             values[Counter.IMAGE_BYTES] += record.payload_bytes
         self.on_placed(stripe_id)
@@ -107,11 +115,12 @@ class Stripes:
         self._live.pop(stripe_id, None)
         if deleted is None:
             return
-        payload_bytes, kind = deleted
+        payload_bytes, kind, file_bytes = deleted
         self._write(_DELETE_SHARDS, (stripe_id,))
         values = self._counters.values
         values[Counter.STRIPES] -= 1
         values[Counter.PAYLOAD_BYTES] -= payload_bytes
+        values[Counter.FILE_BYTES] -= file_bytes
         if kind == StripeKind.IMAGE:
             values[Counter.IMAGE_BYTES] -= payload_bytes
 

@@ -156,16 +156,16 @@ class ChunkStore:
         self._appenders.known_end = known_end
 
     async def write_stripe(
-        self, pieces: Sequence[Buffer], kind: StripeKind = StripeKind.FILE
+        self, pieces: Sequence[Buffer], kind: StripeKind = StripeKind.FILE, *, coded: bool = False
     ) -> StripeRecord:
         """Code and write the concatenation of `pieces` (1 byte to STRIPE_PAYLOAD_BYTES_MAX).
 
         Written is not synced. The pieces must not change until this returns; those that are exactly a shard
         long are not copied. With drives away the stripe has fewer shards than it should, at least
         `data_count`. Raises NoSpaceError, and DriveGoneError when too few drives can be written to. When
-        cancelled, what was written becomes dead space.
+        cancelled, what was written becomes dead space. `coded`: as k+m shards in data volumes, however small.
         """
-        record, written = await self._writer.write(pieces, kind)
+        record, written = await self._writer.write(pieces, kind, coded=coded)
         self._shards.wrote(written)
         return record
 

@@ -58,12 +58,12 @@ class StripeWriter:
         self._payload_bytes = 0
 
     async def write(
-        self, pieces: Sequence[Buffer], kind: StripeKind
+        self, pieces: Sequence[Buffer], kind: StripeKind, *, coded: bool = False
     ) -> tuple[StripeRecord, Sequence[Written]]:
         """Write the concatenation of `pieces`; see ChunkStore.write_stripe."""
         payload_bytes = sum(map(len, pieces))
         usable = self._spreader.check_drives()
-        if payload_bytes <= limits.HOT_PAYLOAD_BYTES_MAX:
+        if payload_bytes <= limits.HOT_PAYLOAD_BYTES_MAX and not coded:
             shape = hot_shape(payload_bytes, self._parity_count)
             wanted = min(shape.shard_count, usable)
             if len(self._chooser.for_hot(shape, wanted, (), ())) == wanted:

@@ -13,7 +13,7 @@ from ciaosfs.base import limits
 from tests.model.machine import Machine, Step, Steps
 from tests.support.builders import WHO
 
-Merge = Callable[[list[int]], Awaitable[bool]]
+Merge = Callable[[list[int], str], Awaitable[bool]]
 Bear = Callable[[Merge], Merge]
 """What makes a call that may fail one that does not."""
 
@@ -114,7 +114,7 @@ async def compact(machine: Machine, step: Step, bear: Bear = lambda call: call) 
         room -= meta.stripes.live_bytes(stripe_id) or 0
         if room >= 0:
             chosen.append(stripe_id)
-    machine.nursery.start_soon(bear(machine.fs._room._compactor._merge), chosen)
+    machine.nursery.start_soon(bear(machine.fs._room._compactor._merger.merge), chosen, "compact")
     await trio.lowlevel.checkpoint()
 
 

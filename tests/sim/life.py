@@ -317,13 +317,13 @@ class Life(Machine):
         return True
 
     def excusing(
-        self, call: Callable[[list[int]], Awaitable[bool]]
-    ) -> Callable[[list[int]], Awaitable[bool]]:
+        self, call: Callable[[list[int], str], Awaitable[bool]]
+    ) -> Callable[[list[int], str], Awaitable[bool]]:
         """`call`, with a refusal that has a reason taken for False."""
 
-        async def excused(ids: list[int]) -> bool:
+        async def excused(ids: list[int], job: str) -> bool:
             try:
-                return await call(ids)
+                return await call(ids, job)
             except CiaosError as error:
                 if not self._is_excused(error):
                     raise

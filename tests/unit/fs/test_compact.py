@@ -102,7 +102,7 @@ async def test_files_that_change_while_they_are_copied_keep_their_changes(tmp_pa
         await filesystem.sync()
         ids = filesystem._meta.stripes.ids_after(0)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(filesystem._room._compactor._merge, ids)
+            nursery.start_soon(filesystem._room._compactor._merger.merge, ids, "compact")
             for _ in range(60):
                 name = dice.choice(list(expected))
                 data = expected[name]

@@ -84,7 +84,7 @@ async def test_every_page_that_is_read_was_written(tmp_path: Path, unlucky: int 
 
         async def compact() -> None:
             ids = filesystem._meta.stripes.ids_after(0)[:3]
-            await filesystem._room._compactor._merge(ids)
+            await filesystem._room._compactor._merger.merge(ids, "compact")
 
         async def come_and_go() -> None:
             assert unlucky is not None

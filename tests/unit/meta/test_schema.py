@@ -44,6 +44,7 @@ MAY_SCAN = {
     ("reports", "_BESIDE"): "all shards of a drive, in a thread",
     ("reports", "_ALL_NAMES"): "in a worker thread",
     ("reports", "_BY_MISSING"): "in a worker thread, while drives are away",
+    ("reports", "_SMALL"): "through a partial index, a few thousand rows",
     ("reports", "_HALF_DEAD"): "in a worker thread, once it is known that much is dead",
     ("stripes", "_MISSING"): "the index of incomplete stripes only",
     ("stripes", "_WITH_MISSING"): "the index of incomplete stripes only, up to a limit",
