@@ -95,6 +95,8 @@ class Compactor:
         zeal = self._zeal(dead_share)
         if dead_bytes < limits.MIB or dead_share < zeal.dead_share_min:
             return False
+        if zeal is not PRESSED and self._meta.stripes.dead(1):
+            return False  # wholly dead ones go first, and for nothing: how much is left to gain shows then
         copied_bytes_max = min(limits.STRIPE_PAYLOAD_BYTES_MAX, self._chunks.space().available)
         candidates = await self._workers.run(self._half_dead, zeal.live_share_max, copied_bytes_max)
         return bool(candidates) and await self._merger.merge(candidates, "compact")
