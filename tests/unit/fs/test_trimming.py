@@ -251,7 +251,7 @@ async def test_the_compactor_may_copy_what_waits_to_be_deleted(tmp_path: Path) -
         for _ in range(3):
             (old,) = (stripe for stripe in filesystem._meta.stripes.ids_after(0))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(filesystem._room._compactor._merge, [old])
+                nursery.start_soon(filesystem._room._compactor._merger.merge, [old], "compact")
                 await trio.lowlevel.checkpoint()
                 filesystem._reclaimer.step()
             assert await content(filesystem, ino) == plain()[: 2 * STRIDE + 50]
