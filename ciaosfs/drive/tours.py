@@ -15,6 +15,7 @@ import outcome
 import trio
 
 from ciaosfs.base import clock, limits
+from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.drive.lanes import Lane, LaneKeeper, next_look_s
 from ciaosfs.drive.watch import WatchedCall
 
@@ -137,6 +138,13 @@ async def take_tour(
         if tour.given_up_at is None:
             return results
         todo = todo[tour.given_up_at + 1 :]
+
+
+def raise_unexpected(results: Sequence[outcome.Outcome[Any]]) -> None:
+    """Raise the first error that is neither the device's nor its absence: our bug, or a crash that a test plays."""
+    for result in results:
+        if isinstance(result, outcome.Error) and not isinstance(result.error, (OSError, DriveGoneError)):
+            raise result.error
 
 
 async def _walked(keeper: LaneKeeper, tour: Tour) -> None:

@@ -204,7 +204,7 @@ class Reader:
             self._advised[extent.stripe_id] = None
             if len(self._advised) > limits.STRIPE_RECORDS_CACHE_MAX:
                 self._advised.popitem(last=False)
-            self._nursery.start_soon(self._workers.run, self._chunks.advise, self.record(extent.stripe_id))
+            self._nursery.start_soon(self._chunks.advise, self.record(extent.stripe_id))
 
 
 def _printable(path: bytes | None) -> str:

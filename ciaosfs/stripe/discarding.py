@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.codec.needle import needle_bytes_for
 from ciaosfs.drive.local import volume_name
+from ciaosfs.drive.tours import Step
 from ciaosfs.volume.files import VolumeFiles
 
 log = logging.getLogger(__name__)
 
 
-def punch_shards(files: VolumeFiles, records: Sequence[StripeRecord]) -> int:
-    """Punch the needles of dead stripes out of their volumes. Blocking; returns how many bytes they had.
+def punch_steps(files: VolumeFiles, records: Sequence[StripeRecord]) -> list[Step]:
+    """Calls that punch the needles of dead stripes out of their volumes; each returns how many bytes they had.
 
     Whole pages only, so a small needle gives back little, unless its neighbours are dead too: compaction is
     for those. A drive that is absent keeps its bytes until a job finds that nothing refers to them; an error
@@ -26,15 +28,23 @@ def punch_shards(files: VolumeFiles, records: Sequence[StripeRecord]) -> int:
         length = needle_bytes_for(record.shard_bytes)
         for place in record.places:
             needles.setdefault(place.volume_id, []).append((place.offset, length))
-    given_back = 0
+    steps = []
     for volume_id, ranges in needles.items():
-        try:
-            with files.writing(volume_id) as file:
-                for offset, length in merge_adjacent(ranges):
-                    file.punch(offset, length)
-                    given_back += length
-        except (CiaosError, OSError) as error:
-            log.debug("dead shards in volume %016x stay: %s", volume_id, error)
+        volume = files.get(volume_id)
+        if volume is not None:
+            steps.append(Step(volume.drive_number, partial(_punch, files, volume_id, ranges)))
+    return steps
+
+
+def _punch(files: VolumeFiles, volume_id: int, ranges: Sequence[tuple[int, int]]) -> int:
+    given_back = 0
+    try:
+        with files.writing(volume_id) as file:
+            for offset, length in merge_adjacent(ranges):
+                file.punch(offset, length)
+                given_back += length
+    except (CiaosError, OSError) as error:
+        log.debug("dead shards in volume %016x stay: %s", volume_id, error)
     return given_back
 
 

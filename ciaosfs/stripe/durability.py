@@ -5,10 +5,11 @@ learned. A sync takes the whole set when it begins; what is written while it run
 the device happens to take it along. One sync runs at a time: a second one that found the set empty must not
 return before the first has finished with it.
 
-A drive that raises in a sync is failing, and what was written to that volume since the sync before counts as
-lost: its shards are reported as damaged; a commit that lost a copy gets another one on another drive. Only if
-a stripe then has fewer good shards than it needs, or a commit no copy, has something been lost that somebody
-may have been told is safe: this sync raises, and so does every later one, until the store is opened anew.
+A drive that raises in a sync, or does not answer within the deadline, is failing, and what was written to that
+volume since the sync before counts as lost, even if a late answer says that it arrived: its shards are reported as
+damaged; a commit that lost a copy gets another one on another drive. Only if a stripe then has fewer good shards than
+it needs, or a commit no copy, has something been lost that somebody may have been told is safe: this sync raises, and
+so does every later one, until the store is opened anew.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import outcome
 import trio
 
-from ciaosfs.base.errors import CiaosError, DriveGoneError
+from ciaosfs.base.errors import CiaosError, DriveGoneError, DriveHangsError
 from ciaosfs.base.types import StripeRecord
-from ciaosfs.drive.workers import Workers
+from ciaosfs.drive.calls import DriveCalls
+from ciaosfs.drive.tours import Step, raise_unexpected
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet
-from ciaosfs.volume.volume import Volume
+from ciaosfs.volume.volume import Hold, Volume
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +60,12 @@ class _Batch:
 class Durability:
     """Owns the dirty set. All methods are for the loop."""
 
-    def __init__(self, drives: DriveSet, appenders: Appenders, workers: Workers, on_damage: OnDamage) -> None:
+    def __init__(
+        self, drives: DriveSet, appenders: Appenders, calls: DriveCalls, on_damage: OnDamage
+    ) -> None:
         self._drives = drives
         self._appenders = appenders
-        self._workers = workers
+        self._calls = calls
         self._on_damage = on_damage
         self._batch = _Batch()
         self._turn = trio.Lock()
@@ -145,27 +150,39 @@ class Durability:
         along (on a journalling file system they share its journal), and thread hops cost more than what is
         left.
         """
-        errors: dict[Volume, OSError] = {}
+        errors: dict[Volume, BaseException] = {}
+        holds = {volume: Hold(volume) for volume in volumes}
 
         async def sync_device(together: Sequence[Volume]) -> None:
-            # A deadline for slow drives belongs here: the volumes would then be treated as failed.
-            errors.update(await self._workers.run(_sync_in_turn, together))
+            """A drive that hangs is given up, and the others of its device are synced by another thread."""
+            results = await self._calls.tour(
+                [Step(volume.drive_number, volume.file.sync, holds[volume].let_go) for volume in together]
+            )
+            raise_unexpected(results)
+            for volume, result in zip(together, results, strict=True):
+                if isinstance(result, outcome.Error):
+                    errors[volume] = result.error
 
         by_device: dict[int, list[Volume]] = {}
         for volume in volumes:
             by_device.setdefault(self._drives.slots[volume.drive_number].device, []).append(volume)
         groups = list(by_device.values())
-        if len(groups) == 1:
-            await sync_device(groups[0])
-        elif groups:
-            async with trio.open_nursery() as nursery:
-                for group in groups:
-                    nursery.start_soon(sync_device, group)
+        try:
+            if len(groups) == 1:
+                await sync_device(groups[0])
+            elif groups:
+                async with trio.open_nursery() as nursery:
+                    for group in groups:
+                        nursery.start_soon(sync_device, group)
+        finally:
+            for hold in holds.values():
+                hold.let_go()
         for volume in volumes:
             volume.is_dirty = volume in self._batch.volumes
             if volume in errors:
                 volume.is_sync_failed = True
-                self._drives.slots[volume.drive_number].failed(f"a sync failed: {errors[volume]}")
+                if not isinstance(errors[volume], DriveHangsError):  # else it is set aside already
+                    self._drives.slots[volume.drive_number].failed(f"a sync failed: {errors[volume]}")
                 self._appenders.retire(volume.drive_number)
             volume.close_if_done()
         return list(errors)
@@ -214,14 +231,3 @@ class Durability:
             volume.is_dirty = True
         self._batch.stripes |= batch.stripes
         self._batch.commits.extend(batch.commits)
-
-
-def _sync_in_turn(volumes: Sequence[Volume]) -> dict[Volume, OSError]:
-    """Blocking. The errors of those that could not be synced."""
-    errors = {}
-    for volume in volumes:
-        try:
-            volume.file.sync()
-        except OSError as error:
-            errors[volume] = error
-    return errors

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError, ShardDamagedError
 from ciaosfs.base.types import Buffer, ShardPlace, StripeRecord
 from ciaosfs.codec.needle import NeedleKind, needle_bytes_for
 from ciaosfs.drive.interface import DriveFile
+from ciaosfs.drive.tours import Step
 from ciaosfs.stripe.heads import HeadCache, KnownShard
 from ciaosfs.stripe.spreading import Written
 from ciaosfs.volume.files import VolumeFile, VolumeFiles
@@ -22,8 +24,11 @@ NEIGHBOURS_BYTES = 256 * limits.KIB
 not to drown a reader who takes one file here and one there out of millions."""
 
 
+_Look = Callable[[StripeRecord, ShardPlace, VolumeFile, DriveFile], None]
+
+
 class ShardFetcher:
-    """Owns the cache of heads. `fetch` and `advise` block and are for any thread, the rest is for the loop."""
+    """Owns the cache of heads. `fetch` blocks and is for any thread, the rest is for the loop."""
 
     def __init__(self, files: VolumeFiles) -> None:
         self.files = files
@@ -84,17 +89,27 @@ class ShardFetcher:
         self._heads.put(place, known)
         return known
 
-    def advise(self, stripe: StripeRecord) -> None:
-        """See ChunkStore.advise. Brings the heads in too, so that the reads to come need no thread."""
-        places = stripe.places[: stripe.data_count]
+    def advice(self, stripe: StripeRecord, is_avoided: Callable[[int], bool]) -> list[Step]:
+        """Calls that ask for the data shards and bring the heads in too, so that the reads to come need no thread.
+
+        Drives that `is_avoided` says to leave alone are passed over. None of the calls raises.
+        """
+        steps = []
         for look in (self._ask_for, self._learn_head):
-            for place in places:
-                try:
-                    with self.files.reading(place.volume_id) as (volume, file):
-                        look(stripe, place, volume, file)
-                except (CiaosError, OSError) as error:
-                    # The read that comes will meet it, and knows what to do.
-                    log.debug("advice for stripe %d: %s", stripe.stripe_id, error)
+            for place in stripe.places[: stripe.data_count]:
+                volume = self.files.get(place.volume_id)
+                if volume is not None and not is_avoided(volume.drive_number):
+                    steps.append(Step(volume.drive_number, partial(self._advise, look, stripe, place)))
+        return steps
+
+    def _advise(self, look: _Look, stripe: StripeRecord, place: ShardPlace) -> None:
+        """Blocking."""
+        try:
+            with self.files.reading(place.volume_id) as (volume, file):
+                look(stripe, place, volume, file)
+        except (CiaosError, OSError) as error:
+            # The read that comes will meet it, and knows what to do.
+            log.debug("advice for stripe %d: %s", stripe.stripe_id, error)
 
     def _ask_for(self, stripe: StripeRecord, place: ShardPlace, _: VolumeFile, file: DriveFile) -> None:
         file.advise(place.offset, needle_bytes_for(stripe.shard_bytes))

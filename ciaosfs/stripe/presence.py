@@ -11,15 +11,16 @@ import trio
 from ciaosfs.base import clock
 from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import DriveConfig
-from ciaosfs.base.errors import DriveGoneError
+from ciaosfs.base.errors import DriveGoneError, DriveHangsError
 from ciaosfs.base.limits import NEEDLE_LARGE_BYTES
 from ciaosfs.base.types import VolumeKind
+from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.interface import Drive
 from ciaosfs.drive.local import volume_name
-from ciaosfs.drive.workers import Workers
 from ciaosfs.volume.appending import Appenders
 from ciaosfs.volume.driveset import DriveSet, DriveSlot, DriveState, Look
 from ciaosfs.volume.files import VolumeFiles, volume_id_of
+from ciaosfs.volume.volume import Hold
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,13 @@ class Presence:
         files: VolumeFiles,
         appenders: Appenders,
         ids: IdSource,
-        workers: Workers,
+        calls: DriveCalls,
     ) -> None:
         self._drives = drives
         self._files = files
         self._appenders = appenders
         self._ids = ids
-        self._workers = workers
+        self._calls = calls
         self._turn = trio.Lock()
 
     def begin(self) -> None:
@@ -55,8 +56,10 @@ class Presence:
             looks: dict[int, Look] = {}
 
             async def look_at(slot: DriveSlot) -> None:
-                # A deadline for slow drives belongs here: one that does not answer counts as failing.
-                looks[slot.number] = await self._workers.run(slot.look)
+                try:
+                    looks[slot.number] = await self._calls.call(slot.number, slot.look, undo=forget_look)
+                except DriveHangsError as error:
+                    log.debug("no look: %s", error)  # it stays as it was last seen, and counts as failing
 
             for slot in slots:
                 slot.looking()
@@ -64,9 +67,14 @@ class Presence:
                 for slot in slots:
                     nursery.start_soon(look_at, slot)
             for slot in slots:
-                self._take_over(slot, looks[slot.number])
+                if slot.number in looks:
+                    self._take_over(slot, looks[slot.number])
             for slot in slots:
-                if slot.state is DriveState.FAILING and clock.monotonic_s() >= slot.retry_at_s:
+                if (
+                    slot.state is DriveState.FAILING
+                    and clock.monotonic_s() >= slot.retry_at_s
+                    and not self._calls.hangs_now(slot.number)
+                ):
                     await self._retry(slot)
 
     async def join(self, config: DriveConfig) -> None:
@@ -74,7 +82,7 @@ class Presence:
         async with self._turn:
             slot = self._drives.new_slot(config)
             slot.looking()
-            look = await self._workers.run(slot.look)
+            look = await self._calls.call(slot.number, slot.look, undo=forget_look)
             self._drives.join(slot)
             self._take_over(slot, look)
 
@@ -90,6 +98,7 @@ class Presence:
             self._appenders.drop(number)
             self._files.detach(number)
             self._drives.drop(number)
+            self._calls.renew(number)
             return True
 
     def _take_over(self, slot: DriveSlot, look: Look) -> None:
@@ -98,6 +107,7 @@ class Presence:
         slot.saw(look)
         if slot.drive is before:
             return
+        self._calls.renew(slot.number)
         # Also when a drive came: a volume that was being made on the one before must not be used.
         self._appenders.retire(slot.number)
         if before is not None:
@@ -116,11 +126,11 @@ class Presence:
         volume = None
         try:
             volume = await self._appenders.make_ready(slot, VolumeKind.DATA, NEEDLE_LARGE_BYTES)
-            volume.hold()
+            hold = Hold(volume)
             try:
-                await self._workers.run(volume.file.sync)
+                await self._calls.call(slot.number, volume.file.sync, release=hold.let_go)
             finally:
-                volume.wrote()
+                hold.let_go()
         except (OSError, DriveGoneError) as error:
             slot.failed(str(error))
             self._appenders.retire(slot.number)
@@ -134,6 +144,12 @@ class Presence:
         self._files.forget(volume_id)
         if slot.drive is not None:
             try:
-                await self._workers.run(slot.drive.remove, volume_name(volume_id))
+                await self._calls.call(slot.number, slot.drive.remove, volume_name(volume_id))
             except (OSError, DriveGoneError) as error:
                 log.debug("volume %016x stays behind: %s", volume_id, error)
+
+
+def forget_look(look: Look) -> None:
+    """Blocking: a look that came too late must not keep the drive that it opened."""
+    if look.drive is not None and look.names is not None:
+        look.drive.close()

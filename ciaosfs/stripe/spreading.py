@@ -11,8 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
+import outcome
 import trio
 
 from ciaosfs.base import limits
@@ -20,13 +23,14 @@ from ciaosfs.base.errors import DriveGoneError, NoSpaceError
 from ciaosfs.base.types import Buffer, ShardPlace, StripeKind, VolumeKind
 from ciaosfs.codec.checksum import block_checksums
 from ciaosfs.codec.needle import FIXED_HEAD_BYTES, NeedleHead, NeedleKind, encode_head
-from ciaosfs.drive.workers import Workers
+from ciaosfs.drive.calls import DriveCalls
+from ciaosfs.drive.tours import Step, raise_unexpected
 from ciaosfs.stripe.durability import Durability
 from ciaosfs.stripe.layout import Shape
 from ciaosfs.stripe.unlanded import Unlanded
 from ciaosfs.volume.appending import Appenders, is_full_error, reserve_ahead
 from ciaosfs.volume.driveset import DriveSet, DriveSlot
-from ciaosfs.volume.volume import Volume, VolumeState, write_needle
+from ciaosfs.volume.volume import Hold, Volume, VolumeState, write_needle
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +81,7 @@ class _Target:
     offset: int
     reserve_to: int
     sent: int
-    head: NeedleHead | None = None
-    error: OSError | None = None
+    hold: Hold
 
 
 class Spreader:
@@ -92,14 +95,14 @@ class Spreader:
         drives: DriveSet,
         appenders: Appenders,
         durability: Durability,
-        workers: Workers,
+        calls: DriveCalls,
         drives_min: int,
         look: Callable[[], Awaitable[object]],
     ) -> None:
         self._drives = drives
         self._appenders = appenders
         self._durability = durability
-        self._workers = workers
+        self._calls = calls
         self._drives_min = drives_min
         self._look = look
         self.unlanded = Unlanded()
@@ -183,10 +186,14 @@ class Spreader:
                 await self._make_ready(unready, shape, tried, away)
                 continue
             targets = self._take(spec, missing, chosen)
+            writing = _Writing(self._drives.store_id, spec, load, shards)
+            results: Sequence[outcome.Outcome[NeedleHead]] = []
             try:
-                shards = await self._workers.run(_write, self._drives.store_id, spec, load, shards, targets)
+                results = await self._calls.tour([writing.step(target) for target in targets])
             finally:
-                self._landed(spec, targets, written, tried)
+                self._landed(spec, targets, results, written, tried)
+            raise_unexpected(results)
+            shards = writing.shards
             for index in [index for index, needle in written.items() if needle.volume.is_sync_failed]:
                 del written[index]
 
@@ -241,25 +248,35 @@ class Spreader:
             reserve_to = self._appenders.plan_reserve(volume)
             sent = max(volume.claimed, reserve_to) - claimed
             slot.sent(sent)
-            targets.append(_Target(shard_index, volume, offset, reserve_to, sent))
+            hold = Hold(volume, is_taken=True)
+            targets.append(_Target(shard_index, volume, offset, reserve_to, sent, hold))
         return targets
 
     def _landed(
-        self, spec: NeedleSpec, targets: Sequence[_Target], written: dict[int, Written], tried: set[int]
+        self,
+        spec: NeedleSpec,
+        targets: Sequence[_Target],
+        results: Sequence[outcome.Outcome[NeedleHead]],
+        written: dict[int, Written],
+        tried: set[int],
     ) -> None:
-        """The write is over, in whatever way. No await: places and the dirty set change in one step."""
+        """The write is over, in whatever way. No await: places and the dirty set change in one step.
+
+        One that was given up may still be under way: its place is never referred to, its volume is retired.
+        """
         stripe_id = spec.stripe_id if spec.kind is NeedleKind.SHARD else None
-        for target in targets:
+        for target, result in zip_longest(targets, results):
             volume = target.volume
             self._drives.slots[volume.drive_number].arrived(target.sent)
             tried.add(volume.drive_number)
-            self._durability.wrote(volume, stripe_id if target.head else None, target.shard_index)
-            volume.wrote()
-            if target.error is not None:
-                self._refused(volume.drive_number, target.error)
-            elif target.head is not None:
+            head = result.value if isinstance(result, outcome.Value) else None
+            self._durability.wrote(volume, None if head is None else stripe_id, target.shard_index)
+            target.hold.let_go()
+            if isinstance(result, outcome.Error) and isinstance(result.error, OSError):
+                self._refused(volume.drive_number, result.error)
+            elif head is not None:
                 place = ShardPlace(target.shard_index, volume.volume_id, target.offset)
-                written[target.shard_index] = Written(place, target.head, volume)
+                written[target.shard_index] = Written(place, head, volume)
 
     async def _take_back(self, needles: Sequence[Written]) -> None:
         """Make needles that came to nothing unreadable, and give their space back, as far as the drives let
@@ -270,14 +287,17 @@ class Spreader:
         needles = [needle for needle in needles if needle.volume.state is VolumeState.OPEN]
         if not needles:
             return
-        for needle in needles:
-            needle.volume.hold()
+        holds = [Hold(needle.volume) for needle in needles]
+        steps = [
+            Step(needle.volume.drive_number, partial(_take_back, needle), hold.let_go)
+            for needle, hold in zip(needles, holds, strict=True)
+        ]
         try:
-            await self._workers.run(_take_back, needles)
+            raise_unexpected(await self._calls.tour(steps))
         finally:
-            for needle in needles:
-                self._durability.wrote(needle.volume, None, 0)
-                needle.volume.wrote()
+            for hold in holds:
+                self._durability.wrote(hold.volume, None, 0)
+                hold.let_go()
 
     def _refused(self, number: int, error: Exception) -> None:
         """Tell a full drive from one that is ill. An absent one is found out by the next look."""
@@ -291,26 +311,33 @@ class Spreader:
             self._appenders.retire(number)
 
 
-def _write(
-    store_id: bytes,
-    spec: NeedleSpec,
-    load: Load,
-    shards: Sequence[Shard] | Mapping[int, Shard] | None,
-    targets: Sequence[_Target],
-) -> Sequence[Shard] | Mapping[int, Shard]:
-    """Blocking: everything that is done to the bytes. Fills in each target's head or error.
+class _Writing:
+    """What threads do to the bytes: coding once, then checksums, head and write for each drive in turn."""
 
-    A deadline for slow drives belongs here: each drive's write would go to a thread of its own, and those
-    that are late be treated as failed.
-    """
-    if shards is None:
-        shards = load.shards()
-    shape = spec.shape
-    for target in targets:
-        volume, index = target.volume, target.shard_index
+    def __init__(
+        self,
+        store_id: bytes,
+        spec: NeedleSpec,
+        load: Load,
+        shards: Sequence[Shard] | Mapping[int, Shard] | None,
+    ) -> None:
+        self._store_id = store_id
+        self._spec = spec
+        self._load = load
+        self.shards = shards
+
+    def step(self, target: _Target) -> Step:
+        return Step(target.volume.drive_number, partial(self._write, target), target.hold.let_go)
+
+    def _write(self, target: _Target) -> NeedleHead:
+        """Blocking. Raises OSError."""
+        if self.shards is None:
+            self.shards = self._load.shards()
+        spec, shape, volume, index = self._spec, self._spec.shape, target.volume, target.shard_index
+        shard = self.shards[index]
         head = NeedleHead(
             spec.kind,
-            store_id,
+            self._store_id,
             volume.volume_id,
             target.offset,
             spec.stripe_id,
@@ -320,21 +347,19 @@ def _write(
             spec.stripe_kind,
             shape.payload_bytes,
             shape.shard_bytes,
-            block_checksums(shards[index], spec.stripe_id, index),
+            block_checksums(shard, spec.stripe_id, index),
         )
         try:
             if target.reserve_to:
                 reserve_ahead(volume, target.reserve_to)
-            write_needle(volume.file, target.offset, encode_head(head), shards[index], shape.shard_bytes)
+            write_needle(volume.file, target.offset, encode_head(head), shard, shape.shard_bytes)
             if volume.kind is VolumeKind.DATA:
                 start = max(0, target.offset - limits.WRITE_BEHIND_BYTES)
                 volume.file.write_behind(start, target.offset + head.needle_bytes - start)
-        except OSError as error:
-            target.error = error
+        except OSError:
             _give_back(volume, target.offset, head.needle_bytes)
-        else:
-            target.head = head
-    return shards
+            raise
+        return head
 
 
 def _give_back(volume: Volume, offset: int, length: int) -> None:
@@ -345,11 +370,10 @@ def _give_back(volume: Volume, offset: int, length: int) -> None:
         log.debug("part of a needle in volume %016x stays: %s", volume.volume_id, error)
 
 
-def _take_back(needles: Sequence[Written]) -> None:
+def _take_back(needle: Written) -> None:
     """Blocking; see Spreader._take_back."""
-    for needle in needles:
-        try:
-            needle.volume.file.write(needle.place.offset, [bytes(FIXED_HEAD_BYTES)])
-            needle.volume.file.punch(needle.place.offset, needle.head.needle_bytes)
-        except OSError as error:
-            log.warning("a needle in volume %016x stays behind: %s", needle.place.volume_id, error)
+    try:
+        needle.volume.file.write(needle.place.offset, [bytes(FIXED_HEAD_BYTES)])
+        needle.volume.file.punch(needle.place.offset, needle.head.needle_bytes)
+    except OSError as error:
+        log.warning("a needle in volume %016x stays behind: %s", needle.place.volume_id, error)

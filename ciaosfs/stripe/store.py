@@ -11,18 +11,21 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+import outcome
 import trio
 
 from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import DriveConfig
+from ciaosfs.base.errors import DriveHangsError
 from ciaosfs.base.types import Buffer, ShardPlace, Space, StripeKind, StripeRecord, VolumeKind
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.calls import DriveCalls, DriveCallStatistics
 from ciaosfs.drive.interface import FreeSpace
+from ciaosfs.drive.tours import raise_unexpected
 from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe.choosing import Chooser
 from ciaosfs.stripe.damage import DamageReports
-from ciaosfs.stripe.discarding import punch_shards, remove_volume
+from ciaosfs.stripe.discarding import punch_steps, remove_volume
 from ciaosfs.stripe.durability import Durability, OnDamage
 from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.listing import list_shards
@@ -74,7 +77,7 @@ class ChunkStoreStatistics:
 class ChunkStore:
     """See the module. An async context manager; owns the DriveSet from the start, and closes it.
 
-    All methods are for the loop, except `advise` and `scan_log`. `on_damage` and `on_volume` may be set at
+    All methods are for the loop, except `scan_log`. `on_damage` and `on_volume` may be set at
     any time; they are called in the loop and must not raise.
     """
 
@@ -95,16 +98,15 @@ class ChunkStore:
         drives.width = data_count + parity_count
         self._drives = drives
         self._data_count = data_count
-        self._workers = workers
         self._calls = DriveCalls(workers, parity_count, self._can_spare, self._set_aside)
         self._ids = ids
         self._files = VolumeFiles(store_id)
-        self._appenders = Appenders(drives, self._files, ids, workers, self._tell_volume)
-        self._durability = Durability(drives, self._appenders, workers, self._tell_damage)
-        self._presence = Presence(drives, self._files, self._appenders, ids, workers)
+        self._appenders = Appenders(drives, self._files, ids, self._calls, self._tell_volume)
+        self._durability = Durability(drives, self._appenders, self._calls, self._tell_damage)
+        self._presence = Presence(drives, self._files, self._appenders, ids, self._calls)
         self._chooser = Chooser(drives, self._appenders, data_count, parity_count)
         self._spreader = Spreader(
-            drives, self._appenders, self._durability, workers, data_count, self._presence.refresh
+            drives, self._appenders, self._durability, self._calls, data_count, self._presence.refresh
         )
         self._writer = StripeWriter(
             self._chooser, self._spreader, self._durability, ids, data_count, parity_count
@@ -188,7 +190,7 @@ class ChunkStore:
         self, items: Sequence[tuple[StripeRecord, ShardPlace]], *, with_data: bool = True
     ) -> list[Finding]:
         """The condition of each of these shards where it lies, read in full; without `with_data` only its head."""
-        found = await self._workers.run(lambda: verify_shards(self._files, items, with_data=with_data))
+        found = await verify_shards(self._files, self._calls, items, with_data=with_data)
         self._files.trim()
         return found
 
@@ -239,13 +241,14 @@ class ChunkStore:
         """The shards on drives that are there, parity too, that are not whole. Reads all of them."""
         return await self._reader.damaged_shards(stripe)
 
-    def advise(self, stripe: StripeRecord) -> None:
+    async def advise(self, stripe: StripeRecord) -> None:
         """Ask the drives for the data shards of a stripe that will be read soon, and learn where its blocks
-        are.
+        are. Drives that lag are not asked.
 
-        For a worker thread; may wait for a drive. Never raises: what is wrong is for the read to find.
+        Never raises: what is wrong is for the read to find.
         """
-        self._shards.advise(stripe)
+        steps = self._shards.advice(stripe, lambda number: self._calls.lane(number).is_to_be_avoided)
+        await self._calls.tour(steps)
 
     async def append_commit(self, sequence: int, payload: Buffer, image_root: bool = False) -> None:
         """Append a commit (or image root) to the log volumes of m+1 drives, or as many as are there.
@@ -273,7 +276,9 @@ class ChunkStore:
         """
         for record in records:
             self._shards.forget(record)
-        if await self._workers.run(punch_shards, self._files, records):
+        results = await self._calls.tour(punch_steps(self._files, records))
+        raise_unexpected(results)
+        if any(isinstance(result, outcome.Value) and result.value for result in results):
             await self._presence.refresh()
 
     async def remove_volume(self, volume_id: int) -> bool:
@@ -283,7 +288,13 @@ class ChunkStore:
         """
         if self.is_in_use(volume_id):
             return False
-        if not await self._workers.run(remove_volume, self._files, volume_id):
+        volume = self._files.get(volume_id)
+        if volume is None:
+            return False
+        try:
+            if not await self._calls.call(volume.drive_number, remove_volume, self._files, volume_id):
+                return False
+        except DriveHangsError:
             return False
         self._files.forget(volume_id)
         return True

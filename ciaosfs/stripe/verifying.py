@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+
+import outcome
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DriveGoneError, ShardDamagedError, StoreError
 from ciaosfs.base.types import ShardPlace, StripeRecord
 from ciaosfs.codec.needle import NeedleKind, needle_bytes_for
+from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.interface import DriveFile
+from ciaosfs.drive.tours import Step, raise_unexpected
+from ciaosfs.stripe.damage import no_volume
 from ciaosfs.volume.files import VolumeFiles
 from ciaosfs.volume.reader import read_head, read_range
 
@@ -40,11 +46,31 @@ class Finding:
 WHOLE = Finding(Condition.WHOLE)
 
 
-def verify_shards(
-    files: VolumeFiles, items: Sequence[tuple[StripeRecord, ShardPlace]], *, with_data: bool
+async def verify_shards(
+    files: VolumeFiles,
+    calls: DriveCalls,
+    items: Sequence[tuple[StripeRecord, ShardPlace]],
+    *,
+    with_data: bool,
 ) -> list[Finding]:
-    """The condition of each shard, in order. Blocking. Without `with_data` only the heads are read and checked."""
-    return [_verify(files, record, place, with_data) for record, place in items]
+    """The condition of each shard, in order. Without `with_data` only the heads are read and checked."""
+    findings: list[Finding] = []
+    steps = []
+    for number, (record, place) in enumerate(items):
+        volume = files.get(place.volume_id)
+        if volume is None:
+            findings.append(Finding(Condition.AWAY, str(no_volume(place))))
+        else:
+            findings.append(Finding(Condition.UNREADABLE, f"drive {volume.drive_number} does not answer"))
+            steps.append(
+                (number, Step(volume.drive_number, partial(_verify, files, record, place, with_data)))
+            )
+    results = await calls.tour([step for _, step in steps])
+    raise_unexpected(results)
+    for (number, _), result in zip(steps, results, strict=True):
+        if isinstance(result, outcome.Value):
+            findings[number] = result.value
+    return findings
 
 
 def _verify(files: VolumeFiles, record: StripeRecord, place: ShardPlace, with_data: bool) -> Finding:

@@ -22,12 +22,12 @@ from ciaosfs.base.clock import IdSource
 from ciaosfs.base.errors import DriveGoneError, ShardDamagedError, StoreError
 from ciaosfs.base.limits import KIB, MIB, VOLUME_LOG_BYTES_MAX, VOLUME_SUPERBLOCK_BYTES
 from ciaosfs.base.types import VolumeKind
+from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.interface import Drive
 from ciaosfs.drive.local import volume_name
-from ciaosfs.drive.workers import Workers
 from ciaosfs.volume.driveset import DriveSet, DriveSlot
 from ciaosfs.volume.files import VolumeFiles
-from ciaosfs.volume.volume import Volume, VolumeState, continue_volume, create_volume
+from ciaosfs.volume.volume import Hold, Volume, VolumeState, continue_volume, create_volume
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +54,14 @@ class Appenders:
     """The volumes open for writing. All methods are for the loop."""
 
     def __init__(
-        self, drives: DriveSet, files: VolumeFiles, ids: IdSource, workers: Workers, on_volume: OnVolume
+        self, drives: DriveSet, files: VolumeFiles, ids: IdSource, calls: DriveCalls, on_volume: OnVolume
     ) -> None:
         self.known_end: Callable[[int], int] = lambda volume_id: 0
         """Where the last needle ends that the metadata knows in a volume. Blocking."""
         self._drives = drives
         self._files = files
         self._ids = ids
-        self._workers = workers
+        self._calls = calls
         self._on_volume = on_volume
         self._current: dict[tuple[int, VolumeKind], Volume] = {}
         self._making: dict[tuple[int, VolumeKind], trio.Lock] = {}
@@ -136,7 +136,7 @@ class Appenders:
         volume = None
         if kind is VolumeKind.DATA and slot.number in self._may_continue:
             self._may_continue.discard(slot.number)
-            volume = await self._workers.run(self._continue, drive)
+            volume = await self._calls.call(slot.number, self._continue, drive, undo=_close)
             if volume is not None and not volume.has_room(shard_bytes):
                 volume.enter(VolumeState.SEALED)
                 volume = None
@@ -159,7 +159,16 @@ class Appenders:
             self._has_logged.add(slot.number)
         slot.sent(VOLUME_SUPERBLOCK_BYTES + step)
         try:
-            volume = await self._workers.run(self._create_blocking, drive, volume_id, kind, step, trim)
+            volume = await self._calls.call(
+                slot.number,
+                self._create_blocking,
+                drive,
+                volume_id,
+                kind,
+                step,
+                trim,
+                undo=lambda volume: _unmake(drive, volume),
+            )
         finally:
             slot.arrived(VOLUME_SUPERBLOCK_BYTES + step)
         self._files.add(volume_id, drive)
@@ -235,16 +244,16 @@ class Appenders:
                 continue
             if volume.is_being_written:
                 continue
-            volume.hold()
+            hold = Hold(volume)
             self._seal(key)
             try:
-                await self._workers.run(volume.file.trim)
-            except OSError as error:
+                await self._calls.call(volume.drive_number, volume.file.trim, release=hold.let_go)
+            except (OSError, DriveGoneError) as error:
                 log.warning(
                     "room reserved for log volume %016x is not given back: %s", volume.volume_id, error
                 )
             finally:
-                volume.wrote()
+                hold.let_go()
 
     async def roll_logs(self) -> None:
         """Seal the log volumes, so that what comes from now on lies in new ones, with higher ids."""
@@ -276,3 +285,18 @@ def reserve_ahead(volume: Volume, end: int) -> None:
             raise
     else:
         volume.preallocated = max(volume.preallocated, end)
+
+
+def _close(volume: Volume | None) -> None:
+    """Blocking: a volume was opened too late."""
+    if volume is not None:
+        volume.file.close()
+
+
+def _unmake(drive: Drive, volume: Volume) -> None:
+    """Blocking: a volume was made too late. Nobody knows of it."""
+    volume.file.close()
+    try:
+        drive.remove(volume_name(volume.volume_id))
+    except (OSError, DriveGoneError) as error:
+        log.debug("volume %016x stays behind: %s", volume.volume_id, error)

@@ -131,6 +131,28 @@ class Volume:
         return -(-self._tail // unit) * unit
 
 
+class Hold:
+    """A blocking call on a volume's file that is under way; the descriptor stays open as long.
+
+    Over when `let_go` was called twice: by the loop when it has taken note of what came of the call, and when no thread
+    is in the call any more. A call that hangs may end long after it was given up.
+    """
+
+    __slots__ = ("_left", "volume")
+
+    def __init__(self, volume: Volume, *, is_taken: bool = False) -> None:
+        """`is_taken`: `Volume.take` was called for it already."""
+        self.volume = volume
+        self._left = 2
+        if not is_taken:
+            volume.hold()
+
+    def let_go(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.volume.wrote()
+
+
 def create_volume(drive: Drive, store_id: bytes, volume_id: int, kind: VolumeKind) -> Volume:
     """Make a volume and write its superblock. Blocking. Raises DriveGoneError, OSError.
 

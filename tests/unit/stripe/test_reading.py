@@ -265,7 +265,7 @@ async def test_reads_after_the_first_are_answered_in_the_loop(tmp_path: Path) ->
         record = await chunks.write_stripe([payload])
     async with bench.store(open_drive) as chunks:
         assert chunks.read_nowait(record, 0, 4096) is None, "its volume is not open, its head not known"
-        chunks.advise(record)
+        await chunks.advise(record)
         for start, length in [(0, 4096), (limits.MIB - 10, 20), (0, 4 * limits.MIB), (4 * limits.MIB - 1, 1)]:
             found = chunks.read_nowait(record, start, length)
             if found is None:
@@ -283,7 +283,7 @@ async def test_advice_for_what_is_missing_or_damaged_is_harmless(tmp_path: Path)
     lose_shard(bench, record, record.places[0])
     zero_shard(bench, record, record.places[1])
     async with bench.store() as chunks:
-        chunks.advise(record)
+        await chunks.advise(record)
 
 
 @trio_test

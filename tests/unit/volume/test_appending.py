@@ -15,6 +15,7 @@ from trio.testing import trio_test
 from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.base.limits import GIB, KIB, MIB, VOLUME_LOG_BYTES_MAX
 from ciaosfs.base.types import VolumeKind
+from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.local import volume_name
 from ciaosfs.drive.workers import Workers
 from ciaosfs.volume.appending import (
@@ -49,7 +50,8 @@ async def appending(bench: Bench) -> AsyncIterator[tuple[Appenders, DriveSlot]]:
         def tell(volume_id: int, number: int, kind: VolumeKind, state: VolumeState) -> None:
             told[volume_id] = (number, kind, state)
 
-        appenders = Appenders(drives, files, bench.ids, workers, tell)
+        calls = DriveCalls(workers, 1, lambda number: True, lambda number, reason: None)
+        appenders = Appenders(drives, files, bench.ids, calls, tell)
         try:
             yield appenders, drives.slots[0]
         finally:
