@@ -55,7 +55,7 @@ fmt: setup ## format the sources
 bench: setup ## compare with a plain directory and an in-memory file system (ROUNDS=3 ARGS="--only create")
 	$(PYTHON) -m tools.bench_mount --rounds $(ROUNDS) --markdown $(ARGS)
 
-soak: setup ## model, crash and mount tests with new seeds, over and over (HOURS=1)
+soak: setup ## model, contract, crash and mount tests with new seeds, over and over (HOURS=1)
 	HOURS=$(HOURS) tools/soak.sh
 
 ci: lint test ## what has to hold before a change is taken

@@ -6,7 +6,8 @@ end=$(awk -v hours="${HOURS:-1}" -v now="$(date +%s)" 'BEGIN { printf "%d", now 
 while [ "$(date +%s)" -lt "$end" ]; do
     export CIAOSFS_SEED=$((RANDOM * 32768 + RANDOM))
     echo "CIAOSFS_SEED=$CIAOSFS_SEED"
+    export CIAOSFS_SOAK=1 # the full product of what is otherwise sampled
     targets=()
-    for directory in tests/model tests/crash tests/mount; do [ -d "$directory" ] && targets+=("$directory"); done
+    for directory in tests/model tests/contract tests/crash tests/mount; do [ -d "$directory" ] && targets+=("$directory"); done
     .venv/bin/python -m pytest -x -q "${targets[@]}"
 done
