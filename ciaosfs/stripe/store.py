@@ -98,6 +98,7 @@ class ChunkStore:
         drives.width = data_count + parity_count
         self._drives = drives
         self._data_count = data_count
+        self._workers = workers
         self._calls = DriveCalls(workers, parity_count, self._can_spare, self._set_aside)
         self._ids = ids
         self._files = VolumeFiles(store_id)
