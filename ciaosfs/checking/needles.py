@@ -148,7 +148,7 @@ class NeedleCheck:
                 trouble = str(error).rstrip(".")
             if trouble is not None:
                 self._findings.problem(
-                    f"Shard {shard.shard_index} of stripe {shard.stripe_id} is damaged: {trouble}."
+                    f"Shard {shard.shard_index} of stripe {shard.stripe_id} on drive {shard.drive} is damaged: {trouble}."
                 )
                 if len(self._bad) < limits.CHECK_BAD_SHARDS_MAX:
                     self._bad.add((shard.stripe_id, shard.shard_index))

@@ -112,7 +112,8 @@ def flip_a_head(store: Store) -> list[str]:
     shard = coded(store)
     flip(file_of(store, shard), shard.offset + 40)
     return [
-        f"Shard {shard.shard_index} of stripe {shard.stripe_id} is damaged: a needle fails the checksum of its head."
+        f"Shard {shard.shard_index} of stripe {shard.stripe_id} on drive {shard.drive} is damaged: "
+        "a needle fails the checksum of its head."
     ]
 
 
@@ -121,7 +122,9 @@ def lose_a_needle(store: Store) -> list[str]:
     with file_of(store, shard).open("r+b") as file:
         file.seek(shard.offset)
         file.write(bytes(head_bytes_for(shard.shard_bytes) + shard.shard_bytes))
-    return [f"Shard {shard.shard_index} of stripe {shard.stripe_id} is damaged: there is no needle"]
+    return [
+        f"Shard {shard.shard_index} of stripe {shard.stripe_id} on drive {shard.drive} is damaged: there is no needle"
+    ]
 
 
 def swap_two_needles(store: Store) -> list[str]:
@@ -139,7 +142,8 @@ def swap_two_needles(store: Store) -> list[str]:
             file.seek(shard.offset)
             file.write(piece)
     return [
-        f"Shard {s.shard_index} of stripe {s.stripe_id} is damaged: the needle at byte" for s in (one, other)
+        f"Shard {s.shard_index} of stripe {s.stripe_id} on drive {s.drive} is damaged: the needle at byte"
+        for s in (one, other)
     ]
 
 
@@ -147,7 +151,7 @@ def cut_a_volume(store: Store) -> list[str]:
     shard = max((s for s in shards(store) if s.data_count > 1), key=lambda s: (s.volume_id, s.offset))
     with file_of(store, shard).open("r+b") as file:
         file.truncate(shard.offset + 100)
-    return [f"Shard {shard.shard_index} of stripe {shard.stripe_id} is damaged: "]
+    return [f"Shard {shard.shard_index} of stripe {shard.stripe_id} on drive {shard.drive} is damaged: "]
 
 
 def remove_a_volume(store: Store) -> list[str]:
@@ -182,7 +186,7 @@ def lose_three_shards(store: Store) -> list[str]:
     lost = sorted(s for s in shards(store) if s.stripe_id == victim)[:3]
     for shard in lost:
         flip(file_of(store, shard), shard.offset + 40)
-    sentences = [f"Shard {s.shard_index} of stripe {victim} is damaged: " for s in lost]
+    sentences = [f"Shard {s.shard_index} of stripe {victim} on drive {s.drive} is damaged: " for s in lost]
     return [*sentences, f"Stripe {victim} cannot be read any more: 3 of its 6 shards are missing or damaged."]
 
 

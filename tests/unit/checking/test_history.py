@@ -109,7 +109,7 @@ async def test_an_image_that_cannot_be_read(imaged: Store, tmp_path: Path) -> No
     said = sorted(findings.problems)
     assert len(said) == 5
     assert [sentence.split(" is damaged")[0] for sentence in said[:3]] == sorted(
-        f"Shard {shard.shard_index} of stripe {stripe}" for shard in lost
+        f"Shard {shard.shard_index} of stripe {stripe} on drive {shard.drive}" for shard in lost
     )
     assert said[3].startswith(f"Stripe {stripe} cannot be read any more")
     assert said[4].startswith(f"The image of the metadata as of commit {images(store)[-1]} cannot be read: ")
