@@ -17,17 +17,20 @@ LOOK_S = 0.5
 def wait_for_job(connection: Connection, job_id: int, stage: str) -> Mapping[str, Any]:
     """Return the job when it is done. `stage` says what it does. Raises CiaosError when it failed.
 
-    Interrupted: the job goes on, and that is said.
+    What it waits for is said once, also where there is no terminal. Interrupted: the job goes on, and that is said.
     """
+    told = ""
     try:
         with ProgressLine() as line:
             while True:
                 job = _job(connection, job_id)
                 if job["state"] in ("done", "failed"):
                     break
-                waits = job["state"] != "running" and job["message"]
-                said = f"{stage} ({job['state']}: {job['message']})" if waits else stage
-                line.show(said, job["done"], job["total"], job["unit"])
+                if job["state"] != "running" and job["message"] not in ("", told):
+                    told = str(job["message"])
+                    line.clear()
+                    output.talk(f"Job {job_id} is {job['state']}: {told}")
+                line.show(stage, job["done"], job["total"], job["unit"])
                 time.sleep(LOOK_S)
     except KeyboardInterrupt:
         output.talk(f"Job {job_id} goes on: 'ciaosfs job show {job_id} --watch' looks at it.")

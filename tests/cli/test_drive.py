@@ -11,7 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ciaosfs.cli import cmd_drive
+from ciaosfs.base.errors import CiaosError
+from ciaosfs.cli import cmd_drive, waiting
 from ciaosfs.cli.drivetable import table
 from tests.cli.conftest import Ciaosfs
 
@@ -85,6 +86,44 @@ def test_refusals_are_one_sentence(ciaosfs: Ciaosfs, mounted: Path, tmp_path: Pa
         outcome = ciaosfs("drive", *arguments)
         assert (outcome.status, outcome.out) == (2, ""), outcome
         assert complaint in outcome.err and outcome.err.count("\n") == 1, outcome.err
+
+
+class Answers:
+    """A connection that tells of one job, a little further with every question."""
+
+    def __init__(self, *jobs: dict[str, object]) -> None:
+        self._jobs = list(jobs)
+
+    def call(self, _: str) -> dict[str, object]:
+        told = {"id": 7, "done": 1, "total": 2, "unit": "bytes", "message": ""}
+        return {"jobs": [{**told, **self._jobs.pop(0)}]}
+
+
+def test_waiting_says_once_what_the_job_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_S", 0)
+    stuck: dict[str, object] = {"state": "waiting", "message": "No room."}
+    answers = Answers({"state": "running"}, stuck, stuck, {"state": "done", "message": "All moved."})
+    job = waiting.wait_for_job(answers, 7, "Emptying drive 1")  # type: ignore[arg-type]
+    assert job["message"] == "All moved."
+    assert capsys.readouterr().err == "Job 7 is waiting: No room.\n"
+    with pytest.raises(CiaosError, match="Job 7 failed: It cannot be"):
+        waiting.wait_for_job(
+            Answers({"state": "failed", "message": "It cannot be."}),  # type: ignore[arg-type]
+            7,
+            "Emptying",
+        )
+
+
+def test_mkfs_says_what_one_disk_would_cost(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    made = ciaosfs("mkfs", tmp_path / "store")
+    assert made.out.splitlines()[1] == "All drives are on one disk: losing that disk loses the store."
+    arguments = [f"--drive={tmp_path}/d{name},disk={name}" for name in "abc"]
+    spread = ciaosfs("mkfs", tmp_path / "spread", *arguments, "--data=2", "--parity=1", "--json")
+    assert json.loads(spread.out)["weakness"] is None
+    wrong = ciaosfs("mkfs", tmp_path / "wrong", f"--drive={tmp_path}/x,shelf=1")
+    assert wrong.status == 2 and "is no label" in wrong.err
 
 
 class Asked:
