@@ -11,7 +11,7 @@ import stat
 from ciaosfs.base import clock, limits
 from ciaosfs.base.errors import FsError
 from ciaosfs.fs import acl
-from ciaosfs.fs.requester import Requester
+from ciaosfs.fs.requester import Requester, may_keep_group_bit
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_ACL_DEFAULT, FLAG_COMPRESS_NONE, FLAG_XATTRS, Inode
 from ciaosfs.meta.metadata import Metadata
 
@@ -47,6 +47,8 @@ def set_value(meta: Metadata, ino: int, name: bytes, value: bytes, who: Requeste
     flags, mode = inode.flags, inode.mode
     if name == acl.ACCESS:
         mode, value, flags = _access(inode, value, flags)
+        if mode & stat.S_ISGID and not may_keep_group_bit(who, inode.gid):
+            mode &= ~stat.S_ISGID
     elif name == acl.DEFAULT:
         if not stat.S_ISDIR(inode.mode):
             raise FsError(errno.EACCES)

@@ -40,7 +40,7 @@ class Handlers:
     Directory handles are inode numbers: cookies are stable, so a listing has no state.
     """
 
-    supports_dot_lookup = False
+    supports_dot_lookup = True
     enable_writeback_cache = True
     enable_acl = True
 
@@ -54,7 +54,18 @@ class Handlers:
     def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         inode = self._fs.lookup(parent, name)
         if inode is None:
+            return self._lookup_dots(parent, name)
+        return entry_attributes(inode, self._fs.pending_bytes_of(inode.ino))
+
+    def _lookup_dots(self, ino: int, name: bytes) -> EntryAttributes:
+        """How the kernel turns a file handle (open_by_handle_at(2), NFS) into an inode it has forgotten."""
+        if name not in (b".", b".."):
             return NO_ENTRY
+        inode = self._fs.getattr(ino)
+        if name == b"..":
+            inode = self._fs.getattr(inode.parent)
+        if inode.nlink == 0:
+            raise failure(errno.ENOENT)
         return entry_attributes(inode, self._fs.pending_bytes_of(inode.ino))
 
     def forget(self, counts: Sequence[tuple[int, int]]) -> None:
@@ -119,9 +130,7 @@ class Handlers:
         return data
 
     def getxattr(self, ino: int, name: bytes, ctx: RequestContext) -> bytes:
-        # Asked before every write(2), by file_remove_privs; nothing switches that off from here.
-        if name == b"security.capability":
-            raise failure(errno.ENODATA)
+        # The kernel asks for security.capability before each write(2); nothing switches that off from here.
         return self._fs.getxattr(ino, name)
 
     def listxattr(self, ino: int, ctx: RequestContext) -> Sequence[bytes]:
