@@ -23,14 +23,20 @@ from tests.support.trees import differences, read_tree
 CALLS = 2000
 COMPARE_EVERY = 500
 SEQUENCES = 2
+WITHIN = "within"
 
 
 def run_both(left: Path, right: Path, seed: int, calls: int, between: Callable[[int], None]) -> Counter[str]:
     """Carry out *calls* calls on both sides; *between* is called after every COMPARE_EVERY, with all closed.
 
+    The calls are made in a directory below *left* and *right*: links to "../one" lead out of it, and what is made through
+    them must neither be the other side's nor be left for the next run.
     Returns how many calls succeeded, by name; AssertionError at the first difference.
     """
-    sides = Caller(os.fsencode(left)), Caller(os.fsencode(right))
+    roots = left / WITHIN, right / WITHIN
+    for root in roots:
+        root.mkdir()
+    sides = Caller(os.fsencode(roots[0])), Caller(os.fsencode(roots[1]))
     succeeded: Counter[str] = Counter()
     history: list[tuple[int, Call, Outcome]] = []
     sequence = Sequence(seed, as_root=os.getuid() == 0)
