@@ -79,6 +79,7 @@ def test_state(store: Store, inspect: Inspect) -> None:
     assert facts["state"]["sequence"] == facts["newest_commit_on_drives"] >= 3
     assert facts["counters"]["files"] == 1
     assert facts["state"]["name_seed"] == "secret"
+    assert facts["images"] == []
     assert (facts["parts"], facts["trouble"]) == ("4+2", [])
 
 

@@ -6,6 +6,7 @@ from ciaosfs.base.errors import CiaosError, LogDamagedError, UsageError
 from ciaosfs.drive.local import volume_name
 from ciaosfs.fs.boot import database_path
 from ciaosfs.meta import records
+from ciaosfs.meta.images import kept_images
 from ciaosfs.meta.state import read_state
 from ciaosfs.offline.inspect.commits import newest_sequence
 from ciaosfs.offline.inspect.stock import Facts, Stock, shown_id, shown_uuid
@@ -37,6 +38,13 @@ def state(stock: Stock) -> Facts:
                     "commit_id": shown_id(found.commit_id),
                     "log_volume_min": shown_id(found.log_volume_min),
                 }
+            facts["images"] = [
+                {
+                    **image._asdict(),
+                    "log_volume_min": shown_id(image.log_volume_min),
+                }
+                for image in kept_images(stock.reader)
+            ]
             facts["counters"] = records.counters_of(stock.reader)
         except LogDamagedError as error:
             facts["damaged"] = error.message
