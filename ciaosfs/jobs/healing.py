@@ -15,6 +15,7 @@ from ciaosfs.base.errors import CiaosError, UsageError
 from ciaosfs.fs.parts import Parts
 from ciaosfs.jobs.absences import Absences
 from ciaosfs.jobs.job import JobState
+from ciaosfs.jobs.presumption import drives_lacking_bytes
 from ciaosfs.jobs.runner import JobRunner
 from ciaosfs.jobs.suspects import Suspects
 
@@ -49,12 +50,21 @@ class Healer:
 
     async def run(self) -> None:
         """Look and ask, for ever."""
+        await self._presume()
         while True:
             try:
                 await self.look()
             except (CiaosError, OSError) as error:
                 log.warning("healing waits: %s", error)
             await trio.sleep(LOOK_S)
+
+    async def _presume(self) -> None:
+        try:
+            for number in await drives_lacking_bytes(self._parts):
+                log.warning("drive %d lacks what was written to it: it is verified", number)
+                await self._verify_on_return(number, is_there=True)
+        except (CiaosError, OSError) as error:
+            log.warning("what the drives hold was not looked at: %s", error)
 
     async def look(self) -> None:
         """Start what is needed now."""

@@ -157,8 +157,7 @@ class RepairJob:
         """Proved to be damaged, or in a volume that is missing on a drive that is there."""
         if finding.condition is not Condition.AWAY:
             return finding.condition is Condition.DAMAGED
-        volume = self._parts.meta.volumes.load(place.volume_id)
-        return volume is not None and self._parts.chunks.is_there(volume.drive)
+        return is_volume_lost(self._parts, place.volume_id)
 
     def _told(self, record: StripeRecord, place: ShardPlace, finding: Finding) -> str:
         return f"shard {place.shard_index} of stripe {record.stripe_id} is rebuilt: {finding.reason}"
@@ -185,6 +184,16 @@ class RepairJob:
         if self._lost:
             parts.append(f"{self._lost} stripes have too few good shards")
         return "; ".join(parts) + "."
+
+
+def is_volume_lost(parts: Parts, volume_id: int) -> bool:
+    """Whether a volume is missing although its drive is there. A drive that does not answer still has its volumes."""
+    volume = parts.meta.volumes.load(volume_id)
+    return (
+        volume is not None
+        and parts.chunks.is_there(volume.drive)
+        and parts.chunks.files.get(volume_id) is None
+    )
 
 
 def _width(record: StripeRecord) -> int:

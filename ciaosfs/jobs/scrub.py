@@ -22,6 +22,7 @@ from ciaosfs.base.types import ShardPlace, StripeKind, StripeRecord
 from ciaosfs.fs.parts import Parts
 from ciaosfs.jobs.job import JobPostponedError, Progress
 from ciaosfs.jobs.logcheck import LogCheck
+from ciaosfs.jobs.repair import is_volume_lost
 from ciaosfs.jobs.suspects import Suspects
 from ciaosfs.jobs.sweep import Sweeper
 from ciaosfs.meta.placements import (
@@ -36,9 +37,11 @@ from ciaosfs.stripe.verifying import Condition, Finding
 
 log = logging.getLogger(__name__)
 
-SLICE_BYTES = 8 * limits.MIB
+SLICE_BYTES = 4 * limits.MIB
 """Verified in one call of a worker thread, between two rests."""
-SLICE_SHARDS = 256
+SLICE_SHARDS = 64
+AGAIN_S = 5.0
+"""Before a drive that left while it was verified is verified from the beginning."""
 LOGGED_MAX = 16
 """Damaged shards named in the log by one run; the others are counted."""
 
@@ -84,6 +87,11 @@ class ScrubJob:
                 await sweeper.sweep(volume_id)
                 await progress.rest(self._share)
         await sweeper.give_back()
+        if self._drive is not None and self._at.skipped:
+            progress.note(done=0, cursor="")
+            raise JobPostponedError(
+                f"Drive {self._drive} did not answer, or went away, while it was verified.", AGAIN_S
+            )
         commits = LogCheck(self._parts, self._share)
         if self._drive is None:
             await commits.run(progress)
@@ -150,11 +158,7 @@ class ScrubJob:
             or not self._parts.mender.is_live(shard.stripe_id)
         ):
             return
-        if (
-            finding.condition is Condition.AWAY
-            and shard.drive is not None
-            and not self._parts.chunks.is_there(shard.drive)
-        ):
+        if finding.condition is Condition.AWAY and not is_volume_lost(self._parts, shard.volume_id):
             self._at.skipped += 1
             return
         self._at.damaged += 1
@@ -175,7 +179,7 @@ class ScrubJob:
         what = "read" if self._with_data else "looked for"
         parts = [f"{self._at.shards} shards were {what}, {self._at.damaged} were damaged"]
         if self._at.skipped:
-            parts.append(f"{self._at.skipped} are on drives that are away")
+            parts.append(f"{self._at.skipped} are on drives that are away or do not answer")
         if commits.lacking:
             parts.append(f"{commits.lacking} commits had lost copies")
         if commits.is_image_asked:

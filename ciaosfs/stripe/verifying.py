@@ -2,7 +2,8 @@
 
 Four answers. *Whole*. *Damaged*: proved by a checksum, an identity or a length; no later look will find it otherwise.
 *Unreadable*: the device raised an error, or a newer ciaosfs wrote the needle; it may be whole tomorrow. *Away*: no drive
-that is there has the volume; whether the drive is absent or the volume was lost is for the metadata to say.
+that is there has the volume, or its drive does not answer; which of these, and whether the volume was lost, is for the
+caller to say.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ async def verify_shards(
         if volume is None:
             findings.append(Finding(Condition.AWAY, str(no_volume(place))))
         else:
-            findings.append(Finding(Condition.UNREADABLE, f"drive {volume.drive_number} does not answer"))
+            findings.append(Finding(Condition.AWAY, f"drive {volume.drive_number} does not answer"))
             steps.append(
                 (number, Step(volume.drive_number, partial(_verify, files, record, place, with_data)))
             )
