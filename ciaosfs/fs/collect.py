@@ -72,6 +72,8 @@ class Collector:
         self._gate = gate
         self._workers = workers
         self._turn = trio.Lock()
+        self._hurried = 0
+        """How many callers wait for `collect`: then commits are asked for, which a round in the background only awaits."""
         self._deleted = 0
         self._adopted = 0
 
@@ -89,14 +91,22 @@ class Collector:
             images = self._imager.images_written
             pause_s = COLLECT_S
             try:
-                await self.collect()
+                await self._round()
             except (CiaosError, OSError) as error:
                 log.info("collecting waits: %s", error)
             except Exception:  # our bug: too much is kept, the mount stays up
                 log.exception("collecting failed")
 
     async def collect(self) -> int:
-        """One round; returns how many volumes were deleted. Raises what keeps its commit from being durable."""
+        """One round at once; returns how many volumes were deleted. Raises what keeps its commits from being durable."""
+        self._hurried += 1
+        try:
+            self._committer.demand()
+            return await self._round()
+        finally:
+            self._hurried -= 1
+
+    async def _round(self) -> int:
         deleted = 0
         async with self._turn:
             await self._adopt()
@@ -107,6 +117,10 @@ class Collector:
                     return deleted
                 after = candidates[-1].volume_id
                 deleted += await self._delete(candidates)
+
+    async def _durable(self) -> None:
+        """What was done to rows is durable, soon or when it may be."""
+        await (self._committer.sync() if self._hurried else self._committer.wait_commit())
 
     async def log_volumes_blocked_by(self, limit: int) -> list[int]:
         """Up to `limit` stripes of files that keep log volumes from being collected: to be packed into data volumes."""
@@ -137,7 +151,7 @@ class Collector:
         for volume in unused:
             self._meta.volumes.delete(volume.volume_id)
         reach("collect.forgotten")
-        await self._committer.sync()
+        await self._durable()
         reach("collect.synced")
         deleted = 0
         for volume in unused:
@@ -177,7 +191,7 @@ class Collector:
             ):
                 self._meta.volumes.note(*volume._replace(state=VolumeState.SEALED))
         reach("collect.adopted")
-        await self._committer.sync()
+        await self._durable()
 
     def _look_for_strangers(self, former: dict[int, int]) -> tuple[list[VolumeRow], list[VolumeRow]]:
         """Blocking. Volumes without a row, and those that sessions which are over left open."""

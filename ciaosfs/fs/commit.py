@@ -139,6 +139,15 @@ class Committer:
         if waiting.error is not None:
             raise waiting.error
 
+    async def wait_commit(self) -> None:
+        """As `sync`, but without asking for a commit: when the next one is made for other reasons."""
+        if self.is_clean:
+            return
+        waiting = self._round
+        await waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+
     async def run(self) -> None:
         """Commit every interval and on demand, for ever."""
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+import time
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -71,7 +72,9 @@ async def stream(machine: Machine, step: Step) -> None:
 
 async def rewrite(machine: Machine, step: Step) -> None:
     """As an editor saves twice: the first content is on its way to the drives when the second replaces it."""
+    start = time.time_ns()
     await write(machine, step)
+    machine.settle(start)
     machine.fs._flusher.launch_all()
     if not machine.handles:
         return
@@ -82,6 +85,7 @@ async def rewrite(machine: Machine, step: Step) -> None:
             machine.release_one(fh, other)
     files = [node for node in sorted(machine.model.nodes) if stat.S_ISREG(machine.model.nodes[node].mode)]
     await open_truncate(machine, step._replace(a=files.index(number)))
+    machine.settle(start)
     await write(machine, step._replace(a=len(machine.handles) - 1, b=step.c))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import trio
 
+from ciaosfs.base.errors import CiaosError
 from tests.model.machine import Exit, Machine, Step, Steps
 from tests.support.builders import Store
 from tests.support.model_tree import Tree
@@ -25,6 +26,16 @@ async def sync_beside(machine: Machine, step: Step) -> None:
     """Goes on while the next steps are done."""
     machine.nursery.start_soon(machine.sync_now)
     await trio.lowlevel.checkpoint()
+
+
+async def image(machine: Machine, step: Step) -> None:
+    """An image of the metadata, and sometimes a round of collecting; the commits that they make may be what is found."""
+    try:
+        await machine.fs.parts.imager.write()
+        if step.a % 2:
+            await machine.fs.parts.collector.collect()
+    except CiaosError:
+        assert machine.ill or machine.store.hidden(), "all drives are well"
 
 
 async def remount(machine: Machine, step: Step) -> Exit:
@@ -136,6 +147,7 @@ async def damage(machine: Machine, step: Step) -> None:
 STEPS: Steps = {
     "sync": (5, sync),
     "sync_beside": (4, sync_beside),
+    "image": (1.5, image),
     "remount": (1.5, remount),
     "kill": (1.5, kill),
     "cut": (1.5, cut),

@@ -160,11 +160,15 @@ class Machine:
         leaving = await self.table[step.kind][1](self, step)
         if leaving is Exit.CRASH:
             return leaving
-        self.model.settle(lambda number: times_of(self.fs.getattr(self.real[number])), start, time.time_ns())
-        self.note_state()
+        self.settle(start)
         if leaving is None:
             await self.compare()
         return leaving or Exit.END
+
+    def settle(self, start: int) -> None:
+        """Take over the times of what was done since `start`; a commit may be made in this moment."""
+        self.model.settle(lambda number: times_of(self.fs.getattr(self.real[number])), start, time.time_ns())
+        self.note_state()
 
     def note_state(self) -> None:
         """A commit that nobody asked for may be made at any time: a crash may show every state since the last sync."""
