@@ -256,9 +256,20 @@ class Appenders:
                 hold.let_go()
 
     async def roll_logs(self) -> None:
-        """Seal the log volumes, so that what comes from now on lies in new ones, with higher ids."""
+        """Seal the log volumes and make new ones: what comes from now on has volumes with higher ids.
+
+        Making them takes some syncs; the next commit, which holds up requests, is spared that.
+        """
+        numbers = [number for number, kind in self._current if kind is VolumeKind.LOG]
         await self.seal_logs_except(())
         self._log_floor = self._ids.take()
+        for number in numbers:
+            slot = self._drives.slots.get(number)
+            try:
+                if slot is not None and slot.is_usable:
+                    await self.make_ready(slot, VolumeKind.LOG, 0)
+            except (DriveGoneError, OSError) as error:
+                log.info("drive %d gets no new log volume yet: %s", number, error)
 
     def _seal(self, key: tuple[int, VolumeKind]) -> None:
         volume = self._current.pop(key)
