@@ -1,4 +1,4 @@
-"""Many small commits, images at any time, databases deleted, drives lost, needles flipped and torn: what was synced is there."""
+"""Small commits, images at any time, databases deleted, drives lost, needles flipped and torn: what was synced is there."""
 
 from __future__ import annotations
 
