@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -334,3 +336,27 @@ async def test_a_process_that_was_stopped_does_not_blame_the_drives() -> None:
         await trio.sleep(0.02)
         stuck.let_go.set()
     assert results == ["at last"]
+
+
+class Big:
+    """Stands for a buffer of some MiB."""
+
+    def length(self) -> int:
+        return 1
+
+
+@trio_test
+async def test_a_tour_that_has_ended_keeps_no_buffers_until_the_collector_comes() -> None:
+    """Hundreds of MiB lived on under load, because a tour and its function knew each other."""
+    async with bench() as b:
+        gc.collect()
+        gc.disable()
+        try:
+            buffer = Big()
+            died = weakref.ref(buffer)
+            results = await b.calls.tour([Step(number, buffer.length) for number in range(2)])
+            assert [result.unwrap() for result in results] == [1, 1]
+            del buffer, results
+            await eventually(lambda: died() is None)
+        finally:
+            gc.enable()
