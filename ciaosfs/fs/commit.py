@@ -87,6 +87,7 @@ class Committer:
         self._interval_s = interval_s
         self._demand = trio.Event()
         self._round = _Round()
+        self._has_ended = False
         self._turn = trio.Lock()
         self._unsynced = False
         self._cut_at = trio.current_time()
@@ -135,6 +136,8 @@ class Committer:
             return
         waiting = self._round
         self._demand.set()
+        if self._has_ended:
+            await self.commit()
         await waiting.done.wait()
         if waiting.error is not None:
             raise waiting.error
@@ -149,19 +152,28 @@ class Committer:
             raise waiting.error
 
     async def run(self) -> None:
-        """Commit every interval and on demand, for ever."""
-        while True:
-            # A change made right after a cut waits longest: begin early enough for it to be durable in time.
-            with trio.move_on_at(self._cut_at + COMMIT_EARLY * self._interval_s):
-                await self._demand.wait()
-            if self.is_clean:
-                self._demand = trio.Event()
-                self._cut_at = trio.current_time()
-                # Who asked between the cut and the end of its sync was covered by it, and nothing has come since.
-                answered, self._round = self._round, _Round()
-                answered.done.set()
-                continue
-            await self.commit()
+        """Commit every interval and on demand, for ever. Cancelled, it answers those who wait."""
+        try:
+            while True:
+                await self._wait_and_commit()
+        finally:
+            # They may be shielded, and what runs them waits for them before the store is closed.
+            self._has_ended = True
+            if self._demand.is_set():
+                await self.commit()
+
+    async def _wait_and_commit(self) -> None:
+        # A change made right after a cut waits longest: begin early enough for it to be durable in time.
+        with trio.move_on_at(self._cut_at + COMMIT_EARLY * self._interval_s):
+            await self._demand.wait()
+        if self.is_clean:
+            self._demand = trio.Event()
+            self._cut_at = trio.current_time()
+            # Who asked between the cut and the end of its sync was covered by it, and nothing has come since.
+            answered, self._round = self._round, _Round()
+            answered.done.set()
+            return
+        await self.commit()
 
     async def close(self) -> None:
         """The last commit; raises what kept it from being durable. Nothing may change the tree any more."""

@@ -138,11 +138,13 @@ class Flusher:
     async def _fly(self, flight: list[tuple[File, Cargo]], length: int) -> None:
         cargos = [cargo for _, cargo in flight]
         try:
-            if length <= INLINE_BYTES_MAX:
-                load = build_load(cargos)
-            else:
-                load = await self._workers.run(build_load, cargos)
-            record = await self._chunks.write_stripe(load.pieces)
+            # Cancelled, its bytes would be neither dirty nor stored, and the last commit would keep holes for them.
+            with trio.CancelScope(shield=True):
+                if length <= INLINE_BYTES_MAX:
+                    load = build_load(cargos)
+                else:
+                    load = await self._workers.run(build_load, cargos)
+                record = await self._chunks.write_stripe(load.pieces)
         except (NoSpaceError, DriveGoneError) as error:
             self._put_back(flight, error)
         except Exception as error:  # our bug: the bytes stay in memory, the fsync that needs them gets EIO

@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import trio_test
 
 from ciaosfs.base.errors import NoSpaceError
 from ciaosfs.drive.local import volume_name
 from tests.crash.test_last_commit import LARGE, SMALL, highest_stripe, in_doubt, stripes_after, zero_shards
-from tests.support.builders import Store, eventually, files_in, files_of, put
+from tests.support.builders import Store, complaints, eventually, files_in, files_of, put
 from tests.support.chunks import Bench, some_bytes
 from tests.support.needles import last_commit
 from tests.support.power import PoweredDrives
@@ -138,3 +139,33 @@ async def test_what_was_written_of_a_needle_before_its_drive_was_full_does_not_f
 
 def used_bytes(bench: Bench) -> int:
     return sum(path.stat().st_blocks * 512 for path in bench.root.rglob("*.vol"))
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+@trio_test
+async def test_a_store_that_is_cancelled_saves_whole_files_or_nothing(tmp_path: Path, data: bytes) -> None:
+    """As when one of its own tasks dies: the last commit is made while everything around it is being cancelled."""
+    store = Store.make(tmp_path / "store")
+    with trio.move_on_after(60), trio.CancelScope() as scope:
+        async with store.open() as filesystem:
+            await put(filesystem, b"before", SMALL)
+            await filesystem.sync()
+            await put(filesystem, b"file", data)
+            scope.cancel()
+    assert await files_of(store) == {b"before": SMALL, b"file": data}
+    assert complaints(store.database) == []
+
+
+@trio_test
+async def test_who_waits_for_a_commit_while_the_store_is_cancelled_is_answered(tmp_path: Path) -> None:
+    """Also in a scope that is shielded, as the last steps of letting a drive go are."""
+    store = Store.make(tmp_path / "store")
+    with trio.fail_after(30), trio.CancelScope() as scope:
+        async with store.open() as filesystem:
+            await put(filesystem, b"file", SMALL)
+            scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.1)
+                await filesystem.sync()
+                await filesystem.sync()
+    assert await files_of(store) == {b"file": SMALL}

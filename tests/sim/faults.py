@@ -10,6 +10,7 @@ from typing import cast
 import trio
 
 from ciaosfs.base import limits
+from ciaosfs.base.errors import CiaosError
 from tests.model import attributes, contents, names
 from tests.model.machine import Machine, Step, Steps
 from tests.sim.drives import DriveContent
@@ -69,6 +70,21 @@ async def compact(machine: Machine, step: Step) -> None:
     """As the model does it, and as the compactor bears what is wrong with drives."""
     life = cast(Life, machine)
     await contents.compact(machine, step, life.excusing)
+
+
+async def image(machine: Machine, step: Step) -> None:
+    """An image of the metadata is written while the next steps are done."""
+    life = cast(Life, machine)
+
+    async def write() -> None:
+        try:
+            await machine.fs.parts.imager.write()
+        except CiaosError:
+            if not life.is_troubled and not life.world.is_over:
+                raise
+
+    machine.nursery.start_soon(write)
+    await trio.lowlevel.checkpoint()
 
 
 async def look_at_drives(machine: Machine, step: Step) -> None:
@@ -148,6 +164,7 @@ FAULTS: Steps = {
     "sync_beside": (6, sync_beside),
     "checkpoint": (2, checkpoint),
     "compact": (4, compact),
+    "image": (2, image),
     "look_at_drives": (1, look_at_drives),
     "go_away": (1.5, go_away),
     "come_back": (2, come_back),

@@ -183,9 +183,12 @@ class Life(Machine):
                 await self.arrive(is_first=not self.is_known)
                 await self._act()
         except BaseExceptionGroup as errors:
+            if self.world.is_over and all(isinstance(e, CiaosError | trio.Cancelled) for e in leaves(errors)):
+                return False  # the clean end of a store that is no more
             # Only the plain one says that the last changes could not be saved.
             if not self.is_troubled or any(type(error) is not CiaosError for error in leaves(errors)):
                 raise
+            self._make_well()
             self.world.note("not saved")
             self.world.files.close_all()
             return False

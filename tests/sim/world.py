@@ -7,6 +7,7 @@ goes nowhere, and `rise` makes what was left the present.
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 from collections.abc import Callable, Iterator
@@ -143,13 +144,28 @@ class World:
         if boot.exists():
             left[BOOT] = b"another boot\n" if is_cut else boot.read_bytes()
 
+        others = self._other_files()
+
         def rise() -> None:
             self._contents = contents
             self.files.replace(left, disks)
+            self._restore(others)
 
         self._left = rise
         self.is_over = True
         self.on_crash()
+
+    def _other_files(self) -> dict[Path, bytes]:
+        """The configuration and the drives' identities, which are written and synced in one step."""
+        paths = [path for path in self.path.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in paths if path.parent != self.files.directory}
+
+    def _restore(self, others: dict[Path, bytes]) -> None:
+        for path in self._other_files().keys() - others.keys():
+            path.unlink()
+        for path, content in others.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
     def rise(self) -> None:
         """Go on with what the crash left. The store that was open is closed."""
@@ -174,6 +190,7 @@ class World:
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setattr(clock, "time", self)
             patch.setattr(secrets, "randbits", self.dice.getrandbits)
+            patch.setattr(os, "urandom", self.dice.randbytes)
             for target, value in SMALL.items():
                 patch.setattr(target, value)
             yield

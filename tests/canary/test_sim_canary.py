@@ -1,0 +1,133 @@
+"""Builds that are broken on purpose: the simulator must catch each within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ciaosfs.fs.commit import Committer
+from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.stripe.durability import Durability
+from ciaosfs.volume.volume import Volume
+from tests.sim.faults import TABLE
+from tests.sim.life import LIVES, run
+
+SEEDS = 40
+FIRST = 500_000
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def a_sync_is_left_out(patch: pytest.MonkeyPatch) -> None:
+    """One volume of each commit's, the first."""
+    sync_volumes = Durability._sync_volumes
+
+    async def some(self: Durability, volumes: list[Volume]) -> list[Volume]:
+        return await sync_volumes(self, volumes[1:])
+
+    patch.setattr(Durability, "_sync_volumes", some)
+
+
+def a_checksum_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("ciaosfs.volume.reader.verify_blocks", lambda *arguments: None)
+
+
+def a_commit_is_answered_before_its_sync(patch: pytest.MonkeyPatch) -> None:
+    """The waiters are told at once, the sync comes a moment later."""
+    cut = Committer._cut
+
+    async def cut_and_answer(self: Committer) -> tuple[int, int]:
+        waiting, self._round = self._round, type(self._round)()
+        done = await cut(self)
+        waiting.done.set()
+        return done
+
+    async def commit(self: Committer) -> None:
+        answered = self._round
+        await original(self)
+        answered.done.set()
+
+    original = Committer._commit
+    patch.setattr(Committer, "_commit", commit)
+    patch.setattr(Committer, "_cut", cut_and_answer)
+
+
+def a_stripe_is_given_back_before_its_commit(patch: pytest.MonkeyPatch) -> None:
+    """What is dead in the open transaction is punched at once."""
+
+    def committed(self: Reclaimer) -> None:
+        Reclaimer_committed(self)
+        self._batch_ready.set()
+
+    Reclaimer_committed = Reclaimer.committed
+    patch.setattr(Reclaimer, "committed", committed)
+
+
+def torn_commits_count(patch: pytest.MonkeyPatch) -> None:
+    """Recovery does not look whether what the last commit brought can be read."""
+
+    async def whole(*arguments: object) -> bool:
+        return True
+
+    patch.setattr("ciaosfs.fs.recovery._is_whole", whole)
+
+
+def torn_stripes_stay(patch: pytest.MonkeyPatch) -> None:
+    async def none(*arguments: object) -> list[int]:
+        return []
+
+    patch.setattr("ciaosfs.fs.recovery._torn", none)
+
+
+def places_are_used_again(patch: pytest.MonkeyPatch) -> None:
+    """As it once was: a volume is continued where its file ends."""
+    patch.setattr("ciaosfs.fs.opening._known_end", lambda meta, volume_id: 0)
+
+
+def the_database_runs_ahead(patch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are begun before the sync of the commits that they copy."""
+    cut = Committer._cut
+
+    async def cut_and_copy(self: Committer) -> tuple[int, int]:
+        done = await cut(self)
+        running = self._meta.database.begin_checkpoint()
+        running.run()
+        running.finish()
+        return done
+
+    patch.setattr(Committer, "_cut", cut_and_copy)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        a_sync_is_left_out,
+        a_checksum_is_not_looked_at,
+        a_commit_is_answered_before_its_sync,
+        a_stripe_is_given_back_before_its_commit,
+        torn_commits_count,
+        torn_stripes_stay,
+        places_are_used_again,
+        the_database_runs_ahead,
+    ],
+)
+def test_the_simulator_catches(broken: Break, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    for seed in range(FIRST, FIRST + SEEDS):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        try:
+            run(place, seed, LIVES, TABLE)
+        except Exception:  # noqa: BLE001 - whatever tells is welcome here
+            return
+    pytest.fail(f"{SEEDS} runs did not see it")
+
+
+def test_the_same_seeds_find_nothing_in_what_is_not_broken(tmp_path: Path) -> None:
+    """Else the canaries would prove nothing."""
+    for seed in range(FIRST, FIRST + SEEDS):
+        place = tmp_path / str(seed)
+        place.mkdir()
+        run(place, seed, LIVES, TABLE)
