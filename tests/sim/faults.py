@@ -139,7 +139,7 @@ async def fill(machine: Machine, step: Step) -> None:
             content.bytes_left = None
     else:
         for content in life.dice.sample(drives, 1 + step.a % len(drives)):
-            content.bytes_left = step.b % 50_000
+            content.bytes_left = step.b % 20_000
 
 
 async def database_fails(machine: Machine, step: Step) -> None:
@@ -171,7 +171,7 @@ FAULTS: Steps = {
     "fall_ill": (2, fall_ill),
     "stray": (1, stray),
     "flip": (1, flip),
-    "fill": (1.5, fill),
+    "fill": (3, fill),
     "database_fails": (1, database_fails),
     "crash_now": (1, crash_now),
     "many_small_files": (4, many_small_files),

@@ -46,7 +46,7 @@ LIVES = 12
 SHAPES = [(4, 2, 0), (2, 1, 1), (2, 2, 1), (1, 1, 1), (1, 2, 0), (3, 1, 0)]
 """k, m, and drives more than that."""
 CAPACITY = 64 << 20
-TIGHT_CAPACITY = 3 << 20
+TIGHT_CAPACITIES = (160 << 10, 224 << 10, 400 << 10)
 STEPS_MAX = 30
 """Steps of one life, when no crash comes before."""
 OPERATIONS_MAX = (6, 40, 150, 400)
@@ -100,7 +100,7 @@ class Life(Machine):
         }
         data_count, parity_count, spare = dice.choice(SHAPES)
         numbers = range(data_count + parity_count + spare)
-        capacity = TIGHT_CAPACITY if dice.random() < 0.15 else CAPACITY
+        capacity = dice.choice(TIGHT_CAPACITIES) if dice.random() < 0.2 else CAPACITY
         self.world = World(place, seed, data_count, parity_count, spare, capacity)
         self.unlucky = dice.sample(numbers, parity_count)
         self.interval_s = dice.choice([5.0, 300.0, 300.0])
@@ -149,8 +149,10 @@ class Life(Machine):
             for number in self.unlucky:
                 self.world.drive(number).is_away = False
         else:
-            operations = self.dice.randrange(1 + self.dice.choice(OPERATIONS_MAX))
-            self.world.crash_after(operations, "kill" if self.dice.random() < 0.15 else "cut")
+            on_drives = self.dice.random() < 0.6
+            operations = self.dice.randrange(1 + self.dice.choice(OPERATIONS_MAX) // (4 if on_drives else 1))
+            kind = "kill" if self.dice.random() < 0.15 else "cut"
+            self.world.crash_after(operations, kind, on_drives=on_drives)
 
     def _misfortune(self) -> None:
         """Between a crash and the next opening."""

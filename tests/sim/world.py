@@ -52,6 +52,7 @@ class World:
         self._left: Callable[[], None] | None = None
         self._countdown: int | None = None
         self._crash_kind = "cut"
+        self._counts_drives_only = False
         self._now_ns = START_NS
         self._contents: dict[bytes, DriveContent] = {}
         numbers = range(data_count + parity_count + spare)
@@ -106,7 +107,7 @@ class World:
         if self.is_over:
             return
         self.trace.append(f"{what} {where} {detail}")
-        if self._countdown is not None:
+        if self._countdown is not None and ("/" in where or not self._counts_drives_only):
             self._countdown -= 1
             if self._countdown < 0:
                 self.crash(self._crash_kind)
@@ -120,9 +121,13 @@ class World:
         """Whether a crash is to come."""
         return self._countdown is not None
 
-    def crash_after(self, operations: int | None, kind: str = "cut") -> None:
-        """Crash before the operation that comes after so many; None: do not."""
+    def crash_after(self, operations: int | None, kind: str = "cut", *, on_drives: bool = False) -> None:
+        """Crash before the operation that comes after so many; None: do not.
+
+        `on_drives`: those on volumes alone count, since a commit writes more pages of the database than needles.
+        """
         self._countdown = operations
+        self._counts_drives_only = on_drives
         self._crash_kind = kind
 
     def crash(self, kind: str) -> None:
