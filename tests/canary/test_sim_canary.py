@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ciaosfs.fs.commit import Committer, _Round
-from ciaosfs.fs.reclaim import Reclaimer
+from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.stripe.durability import Durability
 from ciaosfs.volume.volume import Volume
 from tests.sim.faults import TABLE
@@ -56,25 +56,15 @@ def a_commit_is_answered_before_its_sync(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_stripe_is_given_back_before_its_commit(patch: pytest.MonkeyPatch) -> None:
-    """What is dead in the open transaction is punched as soon as its last file is gone."""
-    purge_step = Reclaimer._purge_step
+    """What is dead in the open transaction is punched with the next change of the tree."""
+    enter = FileSystem._enter
 
-    def purge_and_give_back(self: Reclaimer, ino: int) -> bool:
-        done = purge_step(self, ino)
-        self.committed()
-        self.synced()
-        return done
+    async def enter_and_give_back(self: FileSystem) -> None:
+        await enter(self)
+        self._reclaimer.committed()
+        self._reclaimer.synced()
 
-    patch.setattr(Reclaimer, "_purge_step", purge_and_give_back)
-
-
-def torn_commits_count(patch: pytest.MonkeyPatch) -> None:
-    """Recovery does not look whether what the last commit brought can be read."""
-
-    async def whole(*arguments: object) -> bool:
-        return True
-
-    patch.setattr("ciaosfs.fs.recovery._is_whole", whole)
+    patch.setattr(FileSystem, "_enter", enter_and_give_back)
 
 
 def torn_stripes_stay(patch: pytest.MonkeyPatch) -> None:
@@ -105,7 +95,6 @@ def the_database_runs_ahead(patch: pytest.MonkeyPatch) -> None:
         a_checksum_is_not_looked_at,
         a_commit_is_answered_before_its_sync,
         a_stripe_is_given_back_before_its_commit,
-        torn_commits_count,
         torn_stripes_stay,
         the_database_runs_ahead,
     ],
