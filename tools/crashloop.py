@@ -42,6 +42,8 @@ class CrashLoop:
         self.journals = base / "journals"
         self.store = MountedStore(base / "ciaosfs")
         self.store.expect_log(".*")
+        self.unlucky = self.dice.sample(self.store.drives(), PARITY)
+        """The only ones that are ever away: what is written then lacks their shards."""
         self.away: list[Path] = []
         self.totals = {
             "kills": 0,
@@ -88,7 +90,7 @@ class CrashLoop:
             self.totals["databases_lost"] += 1
             return "the database is lost"
         if luck < 0.2:
-            self.away = self.dice.sample(self.store.drives(), PARITY)
+            self.away = list(self.unlucky)
             for path in self.away:
                 path.rename(path.with_suffix(".away"))
             self.totals["drives_away"] += 1
@@ -132,7 +134,7 @@ def main() -> int:
     base = Path(tempfile.mkdtemp(prefix="ciaosfs-crashloop-", dir=options.place))
     try:
         CrashLoop(base, seed).run(options.times)
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         print(f"crashloop: {error}\nThe store is kept in {base}; seed {seed}.", file=sys.stderr)
         return 1
     shutil.rmtree(base)
