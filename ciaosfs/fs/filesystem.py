@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import FsError
@@ -34,6 +34,7 @@ from ciaosfs.meta import losses, reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.slowness import Slowness
 from ciaosfs.stripe.store import ChunkStore, DriveState, DriveStatus
 
 COMMIT_CHECK_OPERATIONS = 256
@@ -56,6 +57,7 @@ class FileSystemStatus:
     commit: CommitStatus
     reports: tuple[str, ...]
     weakness: str | None = None
+    slowness: Slowness = field(default_factory=Slowness)
 
 
 class FileSystem:
@@ -302,6 +304,7 @@ class FileSystem:
             commit=self._committer.status,
             reports=self._reports,
             weakness=self._chunks.weakness(),
+            slowness=Slowness.of(self._chunks.statistics()),
         )
 
     async def stripes_by_missing(self) -> dict[int, int]:

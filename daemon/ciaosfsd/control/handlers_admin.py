@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ciaosfs.base import clock
@@ -85,6 +86,7 @@ class AdminHandlers:
             },
             "weakness": status.weakness,
             "reports": list(status.reports),
+            "slow_drives": asdict(status.slowness),
         }
 
     async def sync(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
