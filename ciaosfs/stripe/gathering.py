@@ -259,7 +259,7 @@ class _Race:
             self._line_up()
         assert self._waiting is not None
         needed = self.stripe.data_count
-        while len(self.good) + len(self._others) - self._late < needed and self._waiting:
+        while self._waiting and len(self.good) + len(self._others) - self._late < needed:
             place = self._waiting.pop()
             try:
                 call = self._read(place, self.low, self.high - self.low)
