@@ -22,7 +22,7 @@ from ciaosfs.jobs.suspects import Suspects
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-RETRY_S = 300.0
+RETRY_S = 5.0
 RETRY_S_MAX = 3600.0
 """Stripes still miss shards after a repair although the drives are as they were: it is tried again, ever more rarely."""
 

@@ -123,7 +123,7 @@ def test_a_drive_that_returns_empty_is_filled_again(filled: MountedStore) -> Non
     wait_until(is_verified, "the drive that returned is not verified", 60)
     scrub(filled)  # waits for the repairs that are under way
     assert damaged(scrub(filled)) == 0
-    assert degraded(filled) == 0
+    wait_until(lambda: degraded(filled) == 0, "stripes stay degraded after the drive has returned", 60)
     for number in (0, 1):
         take_away(filled.drives()[number])
     filled.remount()
