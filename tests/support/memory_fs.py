@@ -178,6 +178,7 @@ class MemoryFileSystem:
 
     async def read(self, fh: int, offset: int, size: int) -> Buffer:
         ino = self._handles[fh]
+        self.counts["largest_read"] = max(self.counts["largest_read"], size)
         match self._special.get(ino):
             case b"bug":
                 raise ZeroDivisionError("a bug behind the edge")
