@@ -6,6 +6,7 @@ milliseconds while there is anything in it. No timer and no task for each call.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ import trio
 
 from ciaosfs.base import clock
 from ciaosfs.drive.workers import Call
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.005
 """At most between two looks; no bound is shorter, so each is met exactly."""
@@ -104,7 +107,11 @@ class Watch:
         for call in late:
             age_s = _age(call, now)
             if age_s >= call.patience_s and call in self._calls:
-                call.late(age_s)
+                try:
+                    call.late(age_s)
+                except Exception:  # our bug: the call goes unwatched, which is better than no mount
+                    log.exception("a late call on drive %d is not watched any more", call.number)
+                    self._calls.discard(call)
 
 
 def _age(call: WatchedCall, now: float) -> float:

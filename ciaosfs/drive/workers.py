@@ -227,7 +227,6 @@ class Workers:
             call.started_s = clock.monotonic_s()
             call.result = outcome.capture(call.function, *call.args)
             call.ended_s = clock.monotonic_s()
-            call.forget_function()
             self._done.append(call)
             # The loop clears the flag before it empties `_done`: what was appended before a look at a set
             # flag is taken by the delivery that the flag stands for.
@@ -252,6 +251,7 @@ class Workers:
                 else:
                     self._count_finished()
                 call.ended()
+                call.forget_function()  # not before: until it is told of its end a call may be asked what it is
                 del call
         self._delivery_ended.set()
 

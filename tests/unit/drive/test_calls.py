@@ -360,3 +360,22 @@ async def test_a_tour_that_has_ended_keeps_no_buffers_until_the_collector_comes(
             await eventually(lambda: died() is None)
         finally:
             gc.enable()
+
+
+@trio_test
+async def test_a_bug_in_what_a_late_call_does_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The watch is a system task: what escaped from it would take the whole mount away."""
+
+    class Clumsy(Owner):
+        def read_late(self, call: ReadCall) -> bool:
+            raise ZeroDivisionError("a bug")
+
+    async with bench() as b:
+        stuck, owner = Stuck(), Clumsy()
+        b.calls.lane(1).read(owner, 4096, stuck, ())
+        await eventually(lambda: "not watched any more" in caplog.text)
+        stuck.let_go.set()
+        await eventually(lambda: len(owner.ended) == 1)
+        assert (await b.calls.tour([Step(2, Big().length)]))[0].unwrap() == 1
+    assert "a bug" in caplog.text
+    caplog.clear()
