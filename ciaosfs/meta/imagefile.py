@@ -156,8 +156,8 @@ def _add_tables(path: Path, version: int) -> None:
             connection.pragma("journal_mode", "delete")
             with connection:
                 for added in range(version + 1, schema.FORMAT + 1):
-                    for table in schema.ADDED_TABLES[added]:
-                        connection.execute(schema.TABLES[table])
+                    for statement in schema.ADDED[added]:
+                        connection.execute(statement)
                 connection.pragma("user_version", schema.FORMAT)
         finally:
             connection.close()

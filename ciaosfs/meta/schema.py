@@ -23,16 +23,13 @@ from ciaosfs.base import limits
 APPLICATION_ID: Final = 0x43494153
 """ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`, 3 `images`,
-4 `trims`."""
+4 `trims`, 5 `stripes.file_bytes`."""
 
-REBUILT_FORMATS: Final = (1, 2, 3)
+REBUILT_FORMATS: Final = (1, 2, 3, 4)
 """Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today. From 3 on the log
-may begin with an image, which has the tables of its day and gets those of `ADDED_TABLES`."""
-
-ADDED_TABLES: Final = {4: ("trims",)}
-"""What each format after the first with images added: tables, empty at first."""
+may begin with an image, which has the tables of its day and gets what `ADDED` says."""
 
 _STATE = """
 -- One row: which commit of the drives' log this database is at. It changes in every transaction that is
@@ -139,9 +136,9 @@ CREATE TABLE stripes (
     live_bytes     INTEGER NOT NULL,     -- sum of the lengths of its extents (bytes of files, not payload);
                                          -- 0 with kind FILE: dead, waits to be given back, found again after
                                          -- a crash
-    file_bytes     INTEGER NOT NULL,     -- bytes of files that were put into it, before compression;
-                                         -- >= live_bytes, and live_bytes / file_bytes of it is still used
-    missing        INTEGER NOT NULL      -- k + m less its rows in shards; > 0: waits for repair
+    missing        INTEGER NOT NULL,     -- k + m less its rows in shards; > 0: waits for repair
+    file_bytes     INTEGER NOT NULL DEFAULT 0  -- bytes of files that were put into it, before compression;
+                                         -- live_bytes / file_bytes of it is still used. 0: not known (before format 5)
 )
 """
 
@@ -254,3 +251,10 @@ INDEXES: Final = (
     _STRIPES_SMALL,
     _SHARDS_VOLUME,
 )
+
+ADDED: Final[dict[int, tuple[str, ...]]] = {
+    4: (TABLES["trims"],),
+    5: ("ALTER TABLE stripes ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0", _STRIPES_SMALL),
+}
+"""How each format after the first with images is made of the one before: tables, empty at first, and columns with a
+default, which come last because a changeset without them is then still one of the table."""

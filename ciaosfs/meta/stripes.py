@@ -85,8 +85,8 @@ class Stripes:
                 record.parity_count,
                 record.payload_bytes,
                 record.shard_bytes,
-                file_bytes,
                 record.missing_count,
+                file_bytes,
             ),
         )
         for shard_index, volume_id, offset in record.places:

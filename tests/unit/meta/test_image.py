@@ -27,6 +27,7 @@ from ciaosfs.meta.imageformat import (
 )
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.state import State
+from tests.unit.meta.support import make_stripe
 
 STATE = State(b"s" * 16, 77, 12, 3, 555, 1_700_000_000_000_000_000, 900)
 
@@ -162,12 +163,15 @@ def test_a_database_goes_through_payloads_and_is_the_same(tmp_path: Path) -> Non
 
 
 def test_an_image_of_an_older_format_gets_the_tables_it_lacks(tmp_path: Path) -> None:
-    path, former = tmp_path / "meta.sqlite", min(schema.ADDED_TABLES) - 1
+    path, former = tmp_path / "meta.sqlite", min(schema.ADDED) - 1
     filled(path, 1).close()
     connection = apsw.Connection(str(path))
-    for tables in schema.ADDED_TABLES.values():
-        for table in tables:
-            connection.execute(f"DROP TABLE {table}")
+    for added in (
+        "DROP INDEX stripes_small",
+        "ALTER TABLE stripes DROP COLUMN file_bytes",
+        "DROP TABLE trims",
+    ):
+        connection.execute(added)
     connection.pragma("user_version", former)
     connection.close()
     copy = DatabaseCopy.make(path, tmp_path / "copy")
@@ -187,7 +191,11 @@ def test_an_image_of_an_older_format_gets_the_tables_it_lacks(tmp_path: Path) ->
         assert {row[0] for row in reader.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")} == set(
             schema.TABLES
         )
+        assert {row[0] for row in reader.rows("SELECT name FROM sqlite_schema WHERE type = 'index'")} == {
+            name.split()[2] for name in schema.INDEXES
+        }
     meta.trims.put(2, 5)
+    meta.stripes.insert(make_stripe(99), 7)
     committed(meta)
     meta.close()
     assert (
@@ -197,7 +205,7 @@ def test_an_image_of_an_older_format_gets_the_tables_it_lacks(tmp_path: Path) ->
 
 
 def test_every_format_since_images_says_what_it_added() -> None:
-    assert {1, 2, *schema.ADDED_TABLES} == {*range(1, schema.FORMAT + 1)} - {3}
+    assert {1, 2, *schema.ADDED} == {*range(1, schema.FORMAT + 1)} - {3}
     assert tuple(range(1, schema.FORMAT)) == schema.REBUILT_FORMATS
 
 

@@ -196,7 +196,7 @@ async def test_what_is_discarded_and_verified_beside_a_drive_that_hangs(tmp_path
         found = await chunks.verify([(alive, place) for place in alive.places])
         conditions = [finding.condition.value for finding in found]
         hung = bench.drives_of(alive).index(1)
-        assert conditions.pop(hung) == "unreadable" and conditions == ["whole"] * 2
+        assert conditions.pop(hung) == "away" and conditions == ["whole"] * 2
         await chunks.advise(alive)
         assert bytes(await chunks.read(alive, 0, len(payload))) == payload
 
