@@ -61,7 +61,7 @@ async def setxattr(machine: Machine, step: Step) -> None:
     name = XATTRS[step.b % len(XATTRS)] if step.b % 12 else name
     value = xattr_value(machine, name, step)
     await machine.both(
-        lambda: machine.model.set_xattr(number, name, value),
+        lambda: machine.model.set_xattr(number, name, value, WHO.gid),
         lambda: machine.fs.setxattr(machine.real[number], name, value, WHO),
     )
 

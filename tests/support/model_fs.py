@@ -201,13 +201,16 @@ class ModelFs:
         del node.data[size:]
         node.data.extend(bytes(size - len(node.data)))
 
-    def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
+    def set_xattr(self, number: int, name: bytes, value: bytes, gid: int | None = None) -> None:
+        """By a user of group `gid`: a stranger's ACL takes the set-group-id bit away."""
         node = self.node(number)
         check_xattr_name(name)
         if len(value) > limits.XATTR_VALUE_BYTES_MAX:
             raise ModelError(errno.E2BIG)
         if name in ACLS:
             self._set_acl(node, name, value)
+            if name == acl.ACCESS and gid not in (None, node.gid):
+                node.mode &= ~stat.S_ISGID
         elif name == COMPRESSION:
             if value not in (b"auto", b"zstd", b"none"):
                 raise ModelError(errno.EINVAL)
