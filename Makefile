@@ -56,13 +56,8 @@ fmt: setup ## format the sources
 bench: setup ## compare with a plain directory and an in-memory file system (ROUNDS=3 ARGS="--only create")
 	$(PYTHON) -m tools.bench_mount --rounds $(ROUNDS) --markdown $(ARGS)
 
-<<<<<<< HEAD
-soak: setup ## model, contract, crash and mount tests with new seeds, over and over (HOURS=1)
-	HOURS=$(HOURS) tools/soak.sh
-=======
-soak: setup ## the simulator with new seeds, randomised tests and kills, over and over (HOURS=1 or MINUTES=30)
+soak: setup ## the simulator with new seeds, model, contract, crash and mount tests and kills, over and over (HOURS=1 or MINUTES=30)
 	HOURS=$(HOURS) MINUTES=$(MINUTES) tools/soak.sh
->>>>>>> 6077534 (Crash at every named point, break builds on purpose, kill real mounts some hundred times)
 
 ci: lint test ## what has to hold before a change is taken
 

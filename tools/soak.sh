@@ -14,17 +14,13 @@ while [ "$(date +%s)" -lt "$end" ]; do
     "$python" -m tests.sim --minutes "$minutes"
     [ "$(date +%s)" -lt "$end" ] || break
     export CIAOSFS_SEED=$((RANDOM * 32768 + RANDOM))
-<<<<<<< HEAD
-    echo "CIAOSFS_SEED=$CIAOSFS_SEED"
+    export CIAOSFS_MODEL_SEEDS=$CIAOSFS_SEED
     export CIAOSFS_SOAK=1 # the full product of what is otherwise sampled
-    targets=()
-    for directory in tests/model tests/contract tests/crash tests/mount; do [ -d "$directory" ] && targets+=("$directory"); done
-    .venv/bin/python -m pytest -x -q "${targets[@]}"
-=======
-    echo "CIAOSFS_SEED=$CIAOSFS_SEED CIAOSFS_MODEL_SEEDS=$CIAOSFS_SEED $python -m pytest -x -q tests/model tests/crash tests/mount"
-    CIAOSFS_MODEL_SEEDS=$CIAOSFS_SEED "$python" -m pytest -x -q tests/model tests/crash tests/mount
+    tests="tests/model tests/contract tests/crash tests/mount"
+    echo "CIAOSFS_SOAK=1 CIAOSFS_SEED=$CIAOSFS_SEED CIAOSFS_MODEL_SEEDS=$CIAOSFS_SEED $python -m pytest -x -q $tests"
+    # shellcheck disable=SC2086 # words
+    "$python" -m pytest -x -q $tests
     if [ -w /dev/fuse ]; then
         "$python" -m tools.crashloop --times 20 --seed "$CIAOSFS_SEED" >/dev/null
     fi
->>>>>>> 6077534 (Crash at every named point, break builds on purpose, kill real mounts some hundred times)
 done

@@ -299,6 +299,15 @@ def check_words(repository: Repository) -> Iterator[Breach]:
                 yield Breach(path, number, "a path of somebody's machine")
 
 
+def check_merges(repository: Repository) -> Iterator[Breach]:
+    """Every file, those that no other rule or tool reads too: one stood in the Makefile for an hour."""
+    for path in repository.files:
+        with (repository.root / path).open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.startswith((b"<" * 7 + b" ", b">" * 7 + b" ")):
+                    yield Breach(path, number, "a conflict that was not resolved")
+
+
 CHECKS: tuple[Callable[[Repository], Iterator[Breach]], ...] = (
     check_floors,
     check_doors,
@@ -309,6 +318,7 @@ CHECKS: tuple[Callable[[Repository], Iterator[Breach]], ...] = (
     check_docstrings,
     check_sizes,
     check_words,
+    check_merges,
 )
 
 

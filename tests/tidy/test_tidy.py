@@ -56,6 +56,7 @@ PLANTED: list[tuple[Check, str, str]] = [
     (tidy.check_docstrings, "ciaosfs/codec/__init__.py", "X = 1"),
     (tidy.check_sizes, "tests/long.py", "\n" * 451),
     (tidy.check_words, "notes.md", "TO" + "DO later"),
+    (tidy.check_merges, "Makefile", "all:\n" + "<" * 7 + " HEAD\n"),
     (tidy.check_words, "notes.md", "see /ho" + "me/somebody/file"),
 ]
 
