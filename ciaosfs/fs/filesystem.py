@@ -288,8 +288,7 @@ class FileSystem:
 
     def forget(self, inodes: Sequence[int]) -> None:
         """The kernel dropped its last reference to each of these."""
-        for ino in inodes:
-            self._reclaimer.forgotten(ino)
+        self._reclaimer.forgotten(inodes)
 
     # Administration
 

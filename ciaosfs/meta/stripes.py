@@ -149,10 +149,10 @@ class Stripes:
         live: int | None = self._read(_LIVE, (stripe_id,)).get
         return live
 
-    def dead(self, limit: int) -> list[StripeRecord]:
-        """Up to `limit` stripes of kind FILE without extents, lowest ids first."""
+    def dead(self, limit: int) -> list[int]:
+        """The ids of up to `limit` stripes of kind FILE without extents, lowest first."""
         self.flush()
-        return self._records(self._read(_DEAD, (limit,)).fetchall())
+        return [row[0] for row in self._read(_DEAD, (limit,)).fetchall()]
 
     def with_missing(self, limit: int) -> list[StripeRecord]:
         """Up to `limit` stripes with missing shards, those that miss most first: the queue of repair."""

@@ -170,9 +170,9 @@ class Tree:
             self.meta.trims.delete(ino)
 
     def collect(self) -> None:
-        for record in self.meta.stripes.dead(2):
-            self.meta.stripes.delete(record.stripe_id)
-            self.stripes.remove(record.stripe_id)
+        for stripe_id in self.meta.stripes.dead(2):
+            self.meta.stripes.delete(stripe_id)
+            self.stripes.remove(stripe_id)
 
     def lose_shard(self) -> None:
         if self.stripes:
