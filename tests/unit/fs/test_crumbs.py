@@ -12,7 +12,7 @@ import trio
 from trio.testing import trio_test
 
 from ciaosfs.base.types import Extent
-from ciaosfs.fs import flush
+from ciaosfs.fs import flush, reading
 from ciaosfs.fs.attributes import SetAttributes
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.meta.cutting import cut
@@ -99,3 +99,25 @@ async def test_a_file_that_goes_while_its_flight_lands_leaves_nothing(
         await filesystem.sync()
         assert filesystem.status().pending_bytes == len(filesystem._files) == 0
     assert complaints(store.database) == []
+
+
+@trio_test
+async def test_others_run_while_crumbs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PIECES_MAX", 10)
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        handle, _, data = await crumbs(filesystem)
+        await filesystem.sync()
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            assert await filesystem.read(handle, 0, len(data)) == data
+            assert turns >= COUNT // 10 - 1
+            nursery.cancel_scope.cancel()
+        filesystem.release(handle)
