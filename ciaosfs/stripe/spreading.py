@@ -8,6 +8,7 @@ needle is passed over and another one is tried for it, in another round; what wa
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Spreader:
         look: Callable[[], Awaitable[object]],
     ) -> None:
         self._drives = drives
+        self._turns = itertools.count()
         self._appenders = appenders
         self._durability = durability
         self._calls = calls
@@ -235,7 +237,7 @@ class Spreader:
         Which drive gets which shard turns with the stripes, so that data and parity wear all drives alike.
         """
         shape = spec.shape
-        turn = spec.stripe_id % len(numbers)
+        turn = next(self._turns) % len(numbers)
         targets = []
         for shard_index, number in zip(missing, [*numbers[turn:], *numbers[:turn]], strict=False):
             slot = self._drives.slots[number]
