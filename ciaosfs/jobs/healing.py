@@ -8,6 +8,7 @@ it, across restarts, and finds out what of it can still be believed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import trio
 
@@ -76,6 +77,7 @@ class Healer:
         away, came = self._absences.look(drives)
         for number in away | came:
             await self._verify_on_return(number, is_there=number in came)
+        self._end_verifying_others({drive.number for drive in drives})
         now = frozenset((d.number, str(d.state), d.is_draining) for d in drives), self._absences.given_up()
         if now != self._looked:
             self._looked = now
@@ -113,6 +115,16 @@ class Healer:
                     self._runner.resume(job.job_id)
                 return
         await self._runner.submit("verify", {"drive": number})
+
+    def _end_verifying_others(self, numbers: Collection[int]) -> None:
+        """A drive that was let go while it was away never comes back: what waits for it finds that out, and ends."""
+        for job in self._runner.jobs():
+            if (
+                job.kind == "verify"
+                and job.state is JobState.WAITING
+                and job.arguments.get("drive") not in numbers
+            ):
+                self._runner.resume(job.job_id)
 
     async def settle(self) -> None:
         """Return when what is known to be damaged was repaired, as far as it can be, and that is durable."""

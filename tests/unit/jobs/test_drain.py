@@ -129,11 +129,18 @@ async def test_an_absent_drive_is_replaced_from_the_others(tmp_path: Path) -> No
         await fill(filesystem)
         store.hide(1)
         await filesystem.parts.chunks.refresh_drives()
+        await jobs.healer.look()
+        verify = jobs.runner.unfinished("verify")
+        assert verify is not None, "it waits for the drive to come back"
         assert await jobs.drives.replace(1, place_for(store, "new")) == 3
         status = await jobs.runner.wait(await submit_drain(jobs.runner, 1))
         assert status.state is JobState.DONE, status.message
         assert numbers(store) == [0, 2, 3]
         assert await filesystem.stripes_by_missing() == {0: len(filesystem.parts.meta.stripes.ids_after(0))}
+        await jobs.healer.look()
+        with trio.fail_after(30):
+            ended = await jobs.runner.wait(verify.job_id)
+        assert ended.state is JobState.DONE and "no part of the store" in ended.message
     assert await files_of(store) == FILES
     assert complaints(store.database) == []
 
