@@ -83,6 +83,13 @@ def test_a_scrub_repairs_volumes_that_are_not_what_they_should_be(filled: Mounte
     assert not differences(expected, read_back(filled))
 
 
+def waiting(mounted: MountedStore) -> list[str]:
+    """The kinds of jobs that wait for something."""
+    told = mounted.run("job", "list", "--json", str(mounted.path)).stdout
+    jobs = [json.loads(line) for line in told.splitlines()]
+    return [job["kind"] for job in jobs if job["state"] == "waiting"]
+
+
 def test_what_was_written_without_a_drive_is_whole_soon_after_it_returns(
     filled: MountedStore, seed: int
 ) -> None:
@@ -94,10 +101,7 @@ def test_what_was_written_without_a_drive_is_whole_soon_after_it_returns(
     filled.sync()
     expected = read_back(filled)
     assert degraded(filled) > 0
-    waiting = [
-        json.loads(line) for line in filled.run("job", "list", "--json", str(filled.path)).stdout.splitlines()
-    ]
-    assert [job["kind"] for job in waiting if job["state"] == "waiting"] == ["verify"]
+    wait_until(lambda: waiting(filled) == ["verify"], "nothing waits for the drive to return")
     bring_back(gone)
     wait_until(lambda: degraded(filled) == 0, "stripes stay degraded after the drive has returned", 60)
     assert damaged(scrub(filled)) == 0
