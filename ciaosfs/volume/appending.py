@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 LOG_STEP_BYTES_MAX = 8 * MIB
 LOG_STEP_BYTES_MIN = 64 * KIB
+WRITTEN_S = 5.0
+"""A write to a sealed log volume that takes longer is on a drive that hangs: its reserved room stays for a later mount."""
 VOLUMES_LOOKED_AT_MAX = 64
 """Superblocks read at the start of a session in search of a volume of one kind, newest first."""
 
@@ -246,22 +248,28 @@ class Appenders:
                 continue
             hold = Hold(volume)
             self._seal(key)
-            try:
-                await self._calls.call(volume.drive_number, volume.file.trim, release=hold.let_go)
-            except (OSError, DriveGoneError) as error:
-                log.warning(
-                    "room reserved for log volume %016x is not given back: %s", volume.volume_id, error
-                )
-            finally:
-                hold.let_go()
+            await self._give_back_reserve(volume, hold)
+
+    async def _give_back_reserve(self, volume: Volume, hold: Hold) -> None:
+        """Of a sealed volume that nobody else writes to; ends the hold."""
+        try:
+            await self._calls.call(volume.drive_number, volume.file.trim, release=hold.let_go)
+        except (OSError, DriveGoneError) as error:
+            log.warning("room reserved for log volume %016x is not given back: %s", volume.volume_id, error)
+        finally:
+            hold.let_go()
 
     async def roll_logs(self) -> None:
         """Seal the log volumes and make new ones: what comes from now on has volumes with higher ids.
 
-        Making them takes some syncs; the next commit, which holds up requests, is spared that.
+        Also those that are being written to: under commits without a pause they always are. Making volumes takes some
+        syncs; the next commit, which holds up requests, is spared that.
         """
-        numbers = [number for number, kind in self._current if kind is VolumeKind.LOG]
-        await self.seal_logs_except(())
+        keys = [key for key in self._current if key[1] is VolumeKind.LOG]
+        numbers = [number for number, _ in keys]
+        sealed = [(volume := self._current[key], Hold(volume)) for key in keys]
+        for key in keys:
+            self._seal(key)
         self._log_floor = self._ids.take()
         for number in numbers:
             slot = self._drives.slots.get(number)
@@ -270,6 +278,16 @@ class Appenders:
                     await self.make_ready(slot, VolumeKind.LOG, 0)
             except (DriveGoneError, OSError) as error:
                 log.info("drive %d gets no new log volume yet: %s", number, error)
+        with trio.CancelScope(shield=True):  # each hold has to be ended
+            for volume, hold in sealed:
+                with trio.move_on_after(WRITTEN_S):
+                    while volume.writes > 1:  # noqa: ASYNC110 - a few ms, once for each image
+                        await trio.sleep(0.005)
+                if volume.writes > 1:
+                    hold.let_go()
+                    hold.let_go()
+                else:
+                    await self._give_back_reserve(volume, hold)
 
     def _seal(self, key: tuple[int, VolumeKind]) -> None:
         volume = self._current.pop(key)

@@ -89,6 +89,11 @@ class Volume:
     def is_being_written(self) -> bool:
         return self._writes > 0
 
+    @property
+    def writes(self) -> int:
+        """Writes and holds under way."""
+        return self._writes
+
     def has_room(self, shard_bytes: int) -> bool:
         """Whether a needle with this payload still fits. The first one always does, however large."""
         start = self._start(shard_bytes)
