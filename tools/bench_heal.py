@@ -133,11 +133,12 @@ def run(options: argparse.Namespace, base: Path) -> dict[str, object]:
     dice = random.Random(options.seed)
     target = Ciaosfs(base, ciaosfs_command(), options.data, options.parity)
     with target:
-        mount, store = target.directory, base / "store"
+        mount, store = target.directory, target.base / "store"
         manifest = fill(mount, options.size * MIB, dice)
         timed("sync", str(mount))
         drives = store / "drives"
         lost_bytes = stored_bytes(drives / f"d{LOST}")
+        assert lost_bytes, "nothing was stored on the drive that is to be lost"
         drop_caches(target)
         disk = read_rate(drives / f"d{LOST + 1}")
         context = get_context("spawn")
