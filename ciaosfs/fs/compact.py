@@ -18,8 +18,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import trio
-
 from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.drive.workers import Workers
@@ -30,9 +28,6 @@ from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.store import ChunkStore
 
 log = logging.getLogger(__name__)
-
-LOOK_S = 2.0
-"""Between two looks whether there is anything to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ PRESSED_BELOW = 0.125
 
 
 class Compactor:
-    """A background task."""
+    """Its steps are taken in the background (`housekeeping.work_off`)."""
 
     def __init__(self, meta: Metadata, chunks: ChunkStore, merger: Merger, workers: Workers) -> None:
         self._meta = meta
@@ -74,18 +69,6 @@ class Compactor:
             log.info("stripe %d stays as it is: %s", stripe_id, error)
             return False
         return True
-
-    async def run(self) -> None:
-        """Look and work, for ever. Trouble with drives is not ours to report: it is tried again later."""
-        while True:
-            await trio.sleep(LOOK_S)
-            try:
-                while await self.step():
-                    await trio.lowlevel.checkpoint()
-            except (CiaosError, OSError) as error:
-                log.info("compaction waits: %s", error)
-            except Exception:  # our bug: nothing has been repointed, the mount stays up
-                log.exception("compaction failed")
 
     async def step(self) -> bool:
         """Compact a few stripes into one. False when nothing is worth it now, or what there was has been done."""

@@ -10,23 +10,14 @@ Whatever dies before its turn was never copied: an editor's or a database's hot 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
-import trio
-
 from ciaosfs.base import clock, limits
-from ciaosfs.base.errors import CiaosError
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.merge import Merger
 from ciaosfs.meta import reports
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.reports import SmallStripe
-
-log = logging.getLogger(__name__)
-
-LOOK_S = 2.0
-"""Between two looks, which cost nothing when there was no commit."""
 
 
 def plan_pack(stripes: Sequence[SmallStripe], now_ms: int) -> list[int]:
@@ -56,7 +47,7 @@ def _first(stripes: Sequence[SmallStripe]) -> list[int]:
 
 
 class Packer:
-    """A background task."""
+    """Its steps are taken in the background (`housekeeping.work_off`)."""
 
     def __init__(self, meta: Metadata, merger: Merger, workers: Workers) -> None:
         self._meta = meta
@@ -64,18 +55,6 @@ class Packer:
         self._workers = workers
         self._seen: list[SmallStripe] = []
         self._seen_at = -1
-
-    async def run(self) -> None:
-        """Look and work, for ever. Trouble with drives is not ours to report: it is tried again later."""
-        while True:
-            await trio.sleep(LOOK_S)
-            try:
-                while await self.step():
-                    await trio.lowlevel.checkpoint()
-            except (CiaosError, OSError) as error:
-                log.info("packing waits: %s", error)
-            except Exception:  # our bug: nothing has been repointed, the mount stays up
-                log.exception("packing failed")
 
     async def step(self) -> bool:
         """Pack some stripes into one. False when it is too early for any, or what there was has been done."""
