@@ -27,7 +27,12 @@ def plan_pack(stripes: Sequence[SmallStripe], now_ms: int) -> list[int]:
         age_s = (now_ms - clock.made_ms(hot[0].stripe_id)) / 1000
         if age_s >= limits.PACK_AGE_S or sum(stripe.live_bytes for stripe in hot) >= limits.PACK_HOT_BYTES:
             return _first(hot)
-    cold = [stripe for stripe in stripes if not stripe.is_hot]
+    # What has much in it is short because that compressed well. Packed with others it would be as short again.
+    cold = [
+        stripe
+        for stripe in stripes
+        if not stripe.is_hot and stripe.live_bytes <= limits.SMALL_PAYLOAD_BYTES_MAX
+    ]
     if len(cold) >= limits.PACK_SMALL_COUNT or (
         len(cold) > 1 and sum(stripe.live_bytes for stripe in cold) >= limits.PACK_SMALL_BYTES
     ):

@@ -25,7 +25,7 @@ _SMALL: Final = (
     "SELECT stripe, live_bytes, EXISTS (SELECT 1 FROM shards JOIN volumes ON volumes.volume = shards.volume"
     f" WHERE shards.stripe = stripes.stripe AND volumes.kind = {VolumeKind.LOG:d})"
     f" FROM stripes WHERE payload_bytes <= {limits.SMALL_PAYLOAD_BYTES_MAX} AND kind = 1 AND live_bytes > 0"
-    " ORDER BY stripe LIMIT 4096"
+    f" AND (data_count = 1 OR live_bytes <= {limits.SMALL_PAYLOAD_BYTES_MAX}) ORDER BY stripe LIMIT 4096"
 )
 _BY_MISSING: Final = (
     "SELECT missing, count(*) FROM (SELECT stripes.missing + count(volumes.volume) AS missing FROM stripes"
@@ -70,7 +70,11 @@ class SmallStripe(NamedTuple):
 
 
 def small_stripes(reader: Reader) -> list[SmallStripe]:
-    """The oldest small stripes, a few thousand at most."""
+    """The oldest small stripes, a few thousand at most.
+
+    A stripe is not small that has much in it and is short because that compressed well: it would be copied for ever,
+    and thousands of them would hide the others.
+    """
     return [SmallStripe(row[0], row[1], bool(row[2])) for row in reader.rows(_SMALL)]
 
 

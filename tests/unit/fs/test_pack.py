@@ -61,6 +61,29 @@ def test_small_coded_stripes_wait_until_they_are_many() -> None:
     assert plan_pack([alone], NOW_MS) == [], "a stripe alone would be copied for ever"
 
 
+def test_stripes_that_are_short_because_they_compress_well_are_left_alone() -> None:
+    """Two of them together are as short again: they were copied one by one, for ever."""
+    full = limits.STRIPE_PAYLOAD_BYTES_MAX
+    assert plan_pack([stripe(99_000, full, is_hot=False, number=n) for n in range(100)], NOW_MS) == []
+
+
+@trio_test
+async def test_packing_well_compressible_data_comes_to_an_end(tmp_path: Path) -> None:
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        for number in range(4):
+            await put(filesystem, b"%d" % number, b"all alike " * 400_000)
+        await filesystem.sync()
+        packer = packer_of(filesystem)
+        for _ in range(20):
+            chosen = plan_pack(packer._look(), clock.now_ns() // 1_000_000 + 20_000)
+            if not chosen:
+                break
+            await filesystem.parts.compactor._merger.merge(chosen, "pack")
+            await give_back(filesystem)
+        else:
+            raise AssertionError("it goes on for ever")
+
+
 @given(
     st.lists(
         st.builds(
