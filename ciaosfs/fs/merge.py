@@ -124,7 +124,8 @@ def _lay_out(moves: Sequence[tuple[int, Extent]], stored: dict[Block, Buffer]) -
 
     A file of which anything was compressed is compressed again: what came in crumbs gains most.
     """
-    plain: dict[Block, Buffer] = {}
+    last: Block | None = None
+    plain: Buffer = b""
     cargos = []
     for ino, extents in _by_file(moves):
         parts: list[tuple[int, Buffer]] = []
@@ -133,9 +134,11 @@ def _lay_out(moves: Sequence[tuple[int, Extent]], stored: dict[Block, Buffer]) -
             if extent.codec == Codec.RAW:
                 parts.append((extent.offset, stored[block]))
                 continue
-            if block not in plain:
-                plain[block] = decompress_bytes(stored[block], limits.COMPRESS_BLOCK_BYTES)
-            data = memoryview(plain[block])[extent.skip : extent.skip + extent.length]
+            # Pieces of one block are neighbours here. Only one block is kept unpacked, and of it only what is live: a few
+            # bytes of each of 512 blocks would hold 64 MiB.
+            if block != last:
+                plain, last = decompress_bytes(stored[block], limits.COMPRESS_BLOCK_BYTES), block
+            data = bytes(memoryview(plain)[extent.skip : extent.skip + extent.length])
             if len(data) < extent.length:
                 raise DamagedError(
                     f"a compressed block of stripe {extent.stripe_id} is shorter than its extent"
