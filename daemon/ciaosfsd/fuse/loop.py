@@ -54,6 +54,8 @@ LINGER_S = 0.0002
 """How long the idle loop waits in select; also how long a background task may be kept waiting once per idle spell."""
 SPIN_S = 0.0001
 """How long the loop asks again and again, when the last wait was short: a client's answer to being answered."""
+IDLE_S = 0.001
+"""Work ahead of requests goes on for so long at a stretch: background tasks are kept waiting by it."""
 ESCAPES_MAX = 100
 ESCAPES_WINDOW_S = 60.0
 """As many workers ended by something that escaped within this time are no accident: the mount is given up."""
@@ -188,7 +190,8 @@ class Loop:
         if not self._linger_s or self._lock.waiting + 1 < self._workers:
             return False
         poll = self._poll
-        while self._idle():
+        end = time.monotonic() + IDLE_S
+        while time.monotonic() < end and self._idle():
             if poll(0):
                 return True
         if self._brisk:

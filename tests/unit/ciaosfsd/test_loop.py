@@ -304,3 +304,18 @@ def test_idle_moments_are_used_and_requests_go_first() -> None:
             )
 
     trio.run(main)
+
+
+def test_work_ahead_without_end_keeps_nobody_waiting() -> None:
+    async def main() -> None:
+        with pipe() as (reading, writing):
+            session = Session(Loop(idle=lambda: True), reading)
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(session.run)
+                    for count in range(1, 4):
+                        os.write(writing, b"a")
+                        await until(lambda wanted=count: len(session.handled) == wanted)
+                    session.terminate()
+
+    trio.run(main)
