@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class WorkerStatistics:
 _NOT_ENDED: outcome.Outcome[Any] = outcome.Error(AssertionError("the call has not ended"))
 
 
-class Call:
+class Call(ABC):
     """One call: what to do, what came of it, and the right to start it, which is taken exactly once.
 
     `started_s` and `ended_s` are monotonic times taken by the thread, 0 before that.
@@ -62,9 +63,9 @@ class Call:
         self.is_written_off = False
         self.thread = -1
 
+    @abstractmethod
     def ended(self) -> None:
         """In the loop: `result` is there. Must not raise. Not called once the pool was left."""
-        raise NotImplementedError
 
     def forget_function(self) -> None:
         """It will not be called again. A call whose function is its own method would else live on, with the buffers it was
