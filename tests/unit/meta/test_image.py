@@ -276,3 +276,24 @@ def test_shards_are_followed_through_changesets(tmp_path: Path) -> None:
     moved = root.at(follow_shards(changesets[1:], root.places()))
     assert moved.stripes[0].record.places == now.places
     assert root.at(follow_shards(changesets, root.places())) == moved
+
+
+def test_a_changeset_of_before_a_column_fits_the_table_of_today() -> None:
+    """The log after an older image is applied to the tables of today: what is added comes last and has a default."""
+    former, today = apsw.Connection(":memory:"), apsw.Connection(":memory:")
+    for connection in (former, today):
+        connection.execute(schema.TABLES["stripes"])
+    former.execute("ALTER TABLE stripes DROP COLUMN file_bytes")
+    for change, rows in (
+        ("INSERT INTO stripes VALUES (7, 1, 4, 2, 100, 64, 9, 0)", [(7, 1, 4, 2, 100, 64, 9, 0, 0)]),
+        ("UPDATE stripes SET missing = 1", [(7, 1, 4, 2, 100, 64, 9, 1, 0)]),
+        ("DELETE FROM stripes", []),
+    ):
+        session = apsw.Session(former, "main")
+        session.attach()
+        former.execute(change)
+        apsw.Changeset.apply(session.changeset(), today)
+        session.close()
+        assert today.execute("SELECT * FROM stripes").fetchall() == rows
+    former.close()
+    today.close()
