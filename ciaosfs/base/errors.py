@@ -86,6 +86,13 @@ class DriveHangsError(DriveGoneError):
     """A drive is where it should be and does not answer within the deadline."""
 
 
+class AccessError(CiaosError):
+    """The caller has no token, or none that allows this. Tells which scope is missing, and nothing of what is there."""
+
+    errno = errno.EACCES
+    exit_code = 8
+
+
 class NoSpaceError(CiaosError):
     """The drives cannot take the data and keep what they hold back for deletes and commits."""
 

@@ -32,8 +32,8 @@ INTERRUPTED = 130
 EXIT_STATUS = """\b
 Exit status: 0 success, 1 failure, 2 wrong usage, 3 the store cannot be used as
 it stands, 4 the store is in use, 5 mounting or unmounting was refused, 6 the
-daemon did not answer or ended badly, 7 what is stored is damaged, 130
-interrupted."""
+daemon did not answer or ended badly, 7 what is stored is damaged, 8 a token
+is missing or does not allow it, 130 interrupted."""
 
 
 class Commands(click.Group):
