@@ -138,7 +138,26 @@ WORKER_THREADS_MAX = 16
 CONTROL_MESSAGE_BYTES_MAX = 64 * KIB
 CONTROL_REPLY_BYTES_MAX = 1 * MIB
 """The status of a store with SHARDS_MAX drives fits."""
-CONTROL_CLIENTS_MAX = 256
+CONTROL_CLIENTS_MAX = 512
+CONTROL_CLIENTS_USER_MAX = 256
+"""Of one user who is not the owner."""
+CONTROL_CLIENTS_OWNER = 32
+"""Kept free for the owner, whatever the others do."""
+CONTROL_BODY_BYTES_MAX = 1 * MIB
+"""Behind one message."""
+CONTROL_BODIES_BYTES_MAX = 16 * MIB
+"""Of all clients together; one more body may be on its way so that there is always one that goes on."""
+CONTROL_BODIES_USER_BYTES_MAX = 8 * MIB
+"""Of one user's clients together: who is slow with many slows down only his own."""
+CONTROL_KEPT_MAX = 64
+"""Things, such as open objects, that a connection keeps between its requests."""
+CONTROL_KEPT_ALL_MAX = 4096
+CONTROL_IDLE_S = 600.0
+"""A client that is silent for so long and keeps nothing is let go."""
+CONTROL_ARRIVAL_S = 30.0
+"""A request that has begun to arrive, and a body, must be there within this."""
+CONTROL_SEND_S = 30.0
+"""A client that does not take its answer within this is let go."""
 CHECK_PROBLEMS_MAX = 1000
 """Sentences that a check keeps and sends (all are counted): far below CONTROL_REPLY_BYTES_MAX."""
 CHECK_BAD_SHARDS_MAX = 200_000
@@ -164,3 +183,6 @@ assert COMMIT_INTERVAL_S_MIN <= COMMIT_INTERVAL_S <= COMMIT_INTERVAL_S_MAX
 assert DRIVE_HANGING_S < DRIVE_DEADLINE_S < DRIVE_DEADLINE_S_MAX
 assert READ_LATE_S_MIN < READ_LATE_S_FIRST < READ_LATE_S_MAX < DRIVE_DEADLINE_S
 assert 2 * DRIVE_READS_MAX < WORKER_THREADS_MAX
+assert CONTROL_CLIENTS_USER_MAX + CONTROL_CLIENTS_OWNER < CONTROL_CLIENTS_MAX
+assert CONTROL_BODY_BYTES_MAX < CONTROL_BODIES_USER_BYTES_MAX < CONTROL_BODIES_BYTES_MAX
+assert CONTROL_KEPT_MAX < CONTROL_KEPT_ALL_MAX

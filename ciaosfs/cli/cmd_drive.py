@@ -152,9 +152,7 @@ def replace(
         _finish(connection, answer, number, wait=wait, as_json=as_json)
 
 
-def _locate(
-    path: Path | None, directory: str, labels: tuple[str, ...]
-) -> tuple[Target, dict[str, str | list[str]]]:
+def _locate(path: Path | None, directory: str, labels: tuple[str, ...]) -> tuple[Target, dict[str, Any]]:
     """The store that is meant, and the place of the new drive as the daemon is told it."""
     target, mount = locate_mounted(path)
     place, given = parse_drive(directory)

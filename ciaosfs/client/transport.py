@@ -14,7 +14,7 @@ from typing import Any
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DaemonError
-from ciaosfs.control.framing import LineReader
+from ciaosfs.control.framing import FrameReader
 from ciaosfs.control.messages import Request, decode_part, decode_reply, encode_request
 
 CALL_TIMEOUT_S = 30.0
@@ -62,13 +62,17 @@ def make_runtime_directory() -> None:
 
 
 class Connection:
-    """A context manager that connects on entering and closes on leaving. One request at a time."""
+    """A context manager that connects on entering and closes on leaving. One request at a time.
+
+    After an error of the connection itself (DaemonError of this module) it is of no further use.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._lines = LineReader(limits.CONTROL_REPLY_BYTES_MAX)
+        self._frames = FrameReader(limits.CONTROL_REPLY_BYTES_MAX)
         self.reply: dict[str, Any] = {}
+        self.reply_body = b""
 
     def __enter__(self) -> Connection:
         self._socket.settimeout(CALL_TIMEOUT_S)
@@ -84,43 +88,80 @@ class Connection:
     ) -> None:
         self._socket.close()
 
+    def auth(self, token: str) -> dict[str, Any]:
+        """Be judged by `token` from now on; raises AccessError when it is not valid."""
+        return self.call("auth", token=token)
+
     def call(
-        self, operation: str, *, timeout_s: float | None = CALL_TIMEOUT_S, **arguments: Any
+        self,
+        operation: str,
+        *,
+        body: bytes | bytearray | memoryview = b"",
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        **arguments: Any,
     ) -> dict[str, Any]:
-        """Send one request and return its result.
+        """Send one request, with `body` behind it, and return its result; bytes that came with it are in `reply_body`.
 
         Raises the daemon's error as its own class, or DaemonError when the daemon went away, or took
         longer than `timeout_s` (None: waits as long as the daemon lives).
         """
-        for _ in self.stream(operation, timeout_s=timeout_s, **arguments):
+        for _ in self.stream(operation, body=body, timeout_s=timeout_s, **arguments):
             pass
         return self.reply
 
     def stream(
-        self, operation: str, *, timeout_s: float | None = CALL_TIMEOUT_S, **arguments: Any
+        self,
+        operation: str,
+        *,
+        body: bytes | bytearray | memoryview = b"",
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        **arguments: Any,
     ) -> Iterator[dict[str, Any]]:
         """Send one request and yield the parts that come before its result, which is in `reply` afterwards.
 
         `timeout_s` is how long the daemon may be silent. Raises as `call`.
         """
+        view = memoryview(body).cast("B")
+        line = encode_request(Request(operation, arguments, len(view)))
         self._socket.settimeout(timeout_s)
-        line = self._exchange(encode_request(Request(operation, arguments)), timeout_s)
-        while (part := decode_part(line)) is not None:
+        self._send(line, view)
+        while (part := decode_part(line := self._next_line(timeout_s))) is not None:
             yield part
-            line = self._exchange(b"", timeout_s)
-        self.reply = decode_reply(line)
+        reply = decode_reply(line)
+        self.reply_body = self._next_body(reply.body_bytes, timeout_s)
+        self.reply = reply.result
 
-    def _exchange(self, sent: bytes, timeout_s: float | None) -> bytes:
-        """Send, and return the next line that comes."""
+    def _send(self, *pieces: bytes | memoryview) -> None:
         try:
-            self._socket.sendall(sent)
-            while (line := self._lines.next_line()) is None:
-                data = self._socket.recv(_RECEIVE_BYTES)
-                if not data:
-                    raise DaemonError("The daemon went away without an answer: its log may say why.")
-                self._lines.feed(data)
+            for piece in pieces:
+                self._socket.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # its last words tell why
+        except TimeoutError:
+            raise DaemonError("The daemon does not take the request: it is overloaded, or hangs.") from None
+        except OSError as error:
+            raise DaemonError(f"The connection to the daemon broke: {error.strerror}.") from error
+
+    def _next_line(self, timeout_s: float | None) -> bytes:
+        while (line := self._frames.next_line()) is None:
+            self._frames.feed(self._receive(_RECEIVE_BYTES, timeout_s))
+        return line
+
+    def _next_body(self, length: int, timeout_s: float | None) -> bytes:
+        pieces = []
+        while length:
+            piece = self._frames.take(length) or self._receive(length, timeout_s)
+            pieces.append(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+    def _receive(self, bytes_max: int, timeout_s: float | None) -> bytes:
+        try:
+            data = self._socket.recv(bytes_max)
         except TimeoutError:
             raise DaemonError(f"The daemon did not answer within {timeout_s:g} s.") from None
         except OSError as error:
             raise DaemonError(f"The connection to the daemon broke: {error.strerror}.") from error
-        return line
+        if not data:
+            raise DaemonError("The daemon went away without an answer: its log may say why.")
+        return data

@@ -1,6 +1,7 @@
-"""Lines out of a byte stream: a message is one JSON object on one line, ended by a newline. Pure.
+"""Messages out of a byte stream: a line that holds one JSON object, and the counted bytes behind it. Pure.
 
-Every message is bounded, so a peer that never sends a newline costs no more memory than that.
+Every line is bounded, so a peer that never sends a newline costs no more memory than that; bytes of a body are handed
+on as they come.
 """
 
 from __future__ import annotations
@@ -8,13 +9,18 @@ from __future__ import annotations
 from ciaosfs.base.errors import UsageError
 
 
-class LineReader:
-    """Collects received bytes and gives them back as lines, without their newline."""
+class FrameReader:
+    """Collects received bytes and gives them back as lines, without their newline, and as pieces of bodies."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+    def __init__(self, line_bytes_max: int) -> None:
+        self._line_bytes_max = line_bytes_max
         self._pending = bytearray()
         self._searched = 0
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether something was received that has not been taken."""
+        return bool(self._pending)
 
     def feed(self, data: bytes) -> None:
         """Add received bytes."""
@@ -27,12 +33,21 @@ class LineReader:
         """
         end = self._pending.find(b"\n", self._searched)
         length = len(self._pending) if end < 0 else end
-        if length >= self._bytes_max:
-            raise UsageError(f"A message may have at most {self._bytes_max} bytes.")
+        if length >= self._line_bytes_max:
+            raise UsageError(f"A message may have at most {self._line_bytes_max} bytes.")
         if end < 0:
             self._searched = length
             return None
         line = bytes(self._pending[:end])
-        del self._pending[: end + 1]
-        self._searched = 0
+        self._drop(end + 1)
         return line
+
+    def take(self, length: int) -> bytes:
+        """At most `length` bytes of a body, as many as have arrived."""
+        piece = bytes(self._pending[:length])
+        self._drop(len(piece))
+        return piece
+
+    def _drop(self, length: int) -> None:
+        del self._pending[:length]
+        self._searched = 0

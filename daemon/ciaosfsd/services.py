@@ -14,7 +14,9 @@ from ciaosfs.jobs.opening import open_jobs
 from ciaosfsd.control.handlers_admin import AdminHandlers
 from ciaosfsd.control.handlers_check import CheckHandlers
 from ciaosfsd.control.handlers_drives import DriveHandlers
+from ciaosfsd.control.handlers_hello import HelloHandlers
 from ciaosfsd.control.handlers_jobs import JobHandlers
+from ciaosfsd.control.peer import TokenChecks
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.fuse.session import Session, mounted
 
@@ -50,14 +52,12 @@ async def build(
             admin = AdminHandlers(
                 config, filesystem, mountpoint, session.flush_kernel, stop, jobs.healer.lost_stripes
             )
-            handlers = {
-                **admin.by_operation(),
-                **JobHandlers(jobs).by_operation(),
-                **DriveHandlers(jobs.drives, jobs.runner, mountpoint).by_operation(),
-            }
-            yield Services(
-                session,
-                ControlServer(
-                    socket, handlers, CheckHandlers(filesystem, jobs.healer.lost_stripes).streams()
-                ),
-            )
+            checks = TokenChecks()
+            rows = [
+                *admin.operations(),
+                *JobHandlers(jobs).operations(),
+                *DriveHandlers(jobs.drives, jobs.runner, mountpoint).operations(),
+                *CheckHandlers(filesystem, jobs.healer.lost_stripes).operations(),
+            ]
+            rows += HelloHandlers(config, mountpoint, rows, checks.verify).operations()
+            yield Services(session, ControlServer(socket, rows, checks))

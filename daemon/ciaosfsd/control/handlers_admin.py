@@ -1,15 +1,16 @@
-"""What anybody who may reach the control socket can ask of the daemon as a whole: status, sync, stop."""
+"""What can be asked of the daemon as a whole: status, sync, stop."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ciaosfs.base import clock
 from ciaosfs.base.config import StoreConfig
-from ciaosfsd.control.server import Handler
+from ciaosfsd.control.call import Call, Operation
+from ciaosfsd.control.needs import ADMIN, OWNER
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
@@ -39,10 +40,14 @@ class AdminHandlers:
         self._lost_stripes = lost_stripes
         self._started_s = clock.monotonic_s()
 
-    def by_operation(self) -> dict[str, Handler]:
-        return {"status": self.status, "sync": self.sync, "stop": self.stop}
+    def operations(self) -> tuple[Operation, ...]:
+        return (
+            Operation("status", ADMIN, self.status),
+            Operation("sync", ADMIN, self.sync),
+            Operation("stop", OWNER, self.stop),
+        )
 
-    async def status(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def status(self, call: Call) -> dict[str, Any]:
         """The state of the store; sizes in bytes, ages and durations in seconds."""
         status = self._fs.status()
         by_missing = await self._fs.stripes_by_missing()
@@ -89,13 +94,13 @@ class AdminHandlers:
             "slow_drives": asdict(status.slowness),
         }
 
-    async def sync(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def sync(self, call: Call) -> dict[str, Any]:
         """Everything written so far, by whomever, is on the drives when this answers."""
         await self._flush_kernel()
         await self._fs.sync()
         return {"commit": self._fs.status().commit.sequence}
 
-    async def stop(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def stop(self, call: Call) -> dict[str, Any]:
         """Begin to unmount. The lock of the store tells when everything is on the drives."""
         self._stop()
         return {"pid": os.getpid()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,7 +16,8 @@ from ciaosfs.fs.parts import Parts
 from ciaosfs.meta.losses import DamagedFile, damaged_files, gone_volumes, lost_stripes
 from ciaosfs.meta.reader import Reader
 from ciaosfs.stripe.store import DriveState
-from ciaosfsd.control.server import Send, StreamHandler
+from ciaosfsd.control.call import Call, Operation, Send
+from ciaosfsd.control.needs import ADMIN
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
@@ -40,10 +41,13 @@ class CheckHandlers:
         self._lost_stripes = lost_stripes
         self._is_checking = False
 
-    def streams(self) -> dict[str, StreamHandler]:
-        return {"check": self.check, "damaged": self.damaged}
+    def operations(self) -> tuple[Operation, ...]:
+        return (
+            Operation("check", ADMIN, self.check, streams=True),
+            Operation("damaged", ADMIN, self.damaged, streams=True),
+        )
 
-    async def check(self, arguments: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    async def check(self, call: Call) -> dict[str, Any]:
         """Check the store, with `data` every block of every shard.
 
         Parts: `stage`, `done` of `total` `unit`, twice a second; `problems` and `notes` as they are found.
@@ -51,7 +55,7 @@ class CheckHandlers:
         if self._is_checking:
             raise StoreBusyError("The store is being checked already: wait until that has ended.")
         findings, progress = Findings(), Progress()
-        teller = _Teller(findings, progress, send)
+        teller = _Teller(findings, progress, call.send)
         error: CiaosError | None = None
         self._is_checking = True
         try:
@@ -59,7 +63,10 @@ class CheckHandlers:
                 nursery.start_soon(teller.run)
                 try:
                     await check_open(
-                        self._fs, data=arguments.get("data") is True, findings=findings, progress=progress
+                        self._fs,
+                        data=call.arguments.get("data") is True,
+                        findings=findings,
+                        progress=progress,
                     )
                 except CiaosError as failure:
                     error = failure
@@ -71,7 +78,7 @@ class CheckHandlers:
         await teller.tell_new()
         return {"problem_count": findings.problem_count}
 
-    async def damaged(self, arguments: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    async def damaged(self, call: Call) -> dict[str, Any]:
         """The files with bytes in stripes that cannot be read, in parts of `files`: `ino`, `paths`.
 
         A shard on a drive that is away counts as lost; the reply says which are.
@@ -84,7 +91,7 @@ class CheckHandlers:
             found = _damaged(reader, parts, absent, self._lost_stripes())
             while page := await parts.workers.run(_page, found):
                 count += len(page)
-                await send({"files": page})
+                await call.send({"files": page})
         finally:
             reader.close()
         return {"files": count, "absent_drives": absent}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from ciaosfs.base.errors import UsageError
 from ciaosfs.fs.drives import DriveAdministration
 from ciaosfs.jobs.drain import KIND, submit_drain
 from ciaosfs.jobs.runner import JobRunner
+from ciaosfsd.control.call import Call, Operation
 from ciaosfsd.control.handlers_jobs import job_fields
-from ciaosfsd.control.server import Handler
+from ciaosfsd.control.needs import ADMIN, OWNER
 
 
 class DriveHandlers:
@@ -24,15 +24,16 @@ class DriveHandlers:
         self._runner = runner
         self._mountpoint = mountpoint
 
-    def by_operation(self) -> dict[str, Handler]:
-        return {
-            "drive-list": self.list_drives,
-            "drive-add": self.add,
-            "drive-remove": self.remove,
-            "drive-replace": self.replace,
-        }
+    def operations(self) -> tuple[Operation, ...]:
+        # What changes the machine's disks, by paths outside the store, is for the owner alone.
+        return (
+            Operation("drive-list", ADMIN, self.list_drives),
+            Operation("drive-add", OWNER, self.add),
+            Operation("drive-remove", OWNER, self.remove),
+            Operation("drive-replace", OWNER, self.replace),
+        )
 
-    async def list_drives(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def list_drives(self, call: Call) -> dict[str, Any]:
         """Every drive, by number, and the job that empties it if there is one. Sizes in bytes."""
         held = await self._drives.shards_by_drive()
         jobs = {
@@ -60,21 +61,21 @@ class DriveHandlers:
             )
         return {"drives": drives, "weakness": self._drives.weakness()}
 
-    async def add(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def add(self, call: Call) -> dict[str, Any]:
         """Make the directory `path` a drive, with `labels`, and use it at once."""
-        path, labels = self._take_place(arguments)
+        path, labels = self._take_place(call)
         return {"number": await self._drives.add(path, labels), "path": os.fspath(path)}
 
-    async def remove(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def remove(self, call: Call) -> dict[str, Any]:
         """Begin to empty drive `number`; it is let go when that is done."""
-        number = _take_number(arguments)
+        number = _take_number(call)
         await self._drives.begin_removal(number)
         return {"number": number, "job": await self._begin_drain(number)}
 
-    async def replace(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def replace(self, call: Call) -> dict[str, Any]:
         """Add `path` as a drive and begin to empty drive `replaced`."""
-        replaced = _take_number(arguments)
-        path, labels = self._take_place(arguments)
+        replaced = _take_number(call)
+        path, labels = self._take_place(call)
         number = await self._drives.replace(replaced, path, labels)
         return {
             "number": number,
@@ -86,8 +87,8 @@ class DriveHandlers:
     async def _begin_drain(self, number: int) -> dict[str, Any]:
         return job_fields(self._runner.job(await submit_drain(self._runner, number)))
 
-    def _take_place(self, arguments: Mapping[str, Any]) -> tuple[Path, DriveLabels]:
-        path, labels = arguments.get("path"), arguments.get("labels", [])
+    def _take_place(self, call: Call) -> tuple[Path, DriveLabels]:
+        path, labels = call.arguments.get("path"), call.arguments.get("labels", [])
         if not isinstance(path, str) or "\0" in path:
             raise UsageError(f"The directory of a drive is missing, or {path!r} is none.")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -98,8 +99,8 @@ class DriveHandlers:
         return place, parse_labels(labels)
 
 
-def _take_number(arguments: Mapping[str, Any]) -> int:
-    value = arguments.get("number")
+def _take_number(call: Call) -> int:
+    value = call.arguments.get("number")
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError(f"The number of a drive is missing, or {value!r} is none.")
     return value

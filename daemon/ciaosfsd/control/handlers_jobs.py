@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ciaosfs.base.errors import UsageError
 from ciaosfs.jobs.job import JobStatus
 from ciaosfs.jobs.opening import OpenJobs
-from ciaosfsd.control.server import Handler
+from ciaosfsd.control.call import Call, Operation
+from ciaosfsd.control.needs import ADMIN
 
 
 class JobHandlers:
@@ -19,36 +19,36 @@ class JobHandlers:
         self._healer = jobs.healer
         self._scrubs = jobs.scrubs
 
-    def by_operation(self) -> dict[str, Handler]:
-        return {
-            "job-list": self.list_jobs,
-            "job-pause": self.pause,
-            "job-resume": self.resume,
-            "scrub": self.scrub,
-        }
+    def operations(self) -> tuple[Operation, ...]:
+        return (
+            Operation("job-list", ADMIN, self.list_jobs),
+            Operation("job-pause", ADMIN, self.pause),
+            Operation("job-resume", ADMIN, self.resume),
+            Operation("scrub", ADMIN, self.scrub),
+        )
 
-    async def list_jobs(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def list_jobs(self, call: Call) -> dict[str, Any]:
         """Every job that is remembered, oldest first; rates per second, durations in seconds."""
         return {"jobs": [job_fields(status) for status in self._runner.jobs()]}
 
-    async def pause(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def pause(self, call: Call) -> dict[str, Any]:
         """Stop job `id` until it is resumed."""
-        job_id = take_id(arguments)
+        job_id = take_id(call)
         self._runner.pause(job_id)
         return {"job": job_fields(self._runner.job(job_id))}
 
-    async def resume(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def resume(self, call: Call) -> dict[str, Any]:
         """Let job `id` go on."""
-        job_id = take_id(arguments)
+        job_id = take_id(call)
         self._runner.resume(job_id)
         return {"job": job_fields(self._runner.job(job_id))}
 
-    async def scrub(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    async def scrub(self, call: Call) -> dict[str, Any]:
         """With `now`, begin a scrub that takes all the time there is; with `settle`, answer when what is known to be
         damaged was repaired, as far as it can be. Tells of the last scrub, the one under way and the next."""
-        if arguments.get("now") is True:
+        if call.arguments.get("now") is True:
             await self._scrubs.now(share=1.0)
-        if arguments.get("settle") is True:
+        if call.arguments.get("settle") is True:
             await self._healer.settle()
         last, under_way = self._scrubs.last(), self._runner.unfinished("scrub")
         return {
@@ -58,9 +58,9 @@ class JobHandlers:
         }
 
 
-def take_id(arguments: Mapping[str, Any]) -> int:
+def take_id(call: Call) -> int:
     """The argument `id` of a request; UsageError when it is no number of a job."""
-    value = arguments.get("id")
+    value = call.arguments.get("id")
     if not isinstance(value, int) or isinstance(value, bool):
         raise UsageError(f"The number of a job is missing, or {value!r} is none.")
     return value

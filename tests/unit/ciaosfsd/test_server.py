@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from ciaosfsd.control.server import ControlServer, Send
+from ciaosfsd.control.call import Call, Operation
+from ciaosfsd.control.needs import OWNER
+from ciaosfsd.control.server import ControlServer
 from trio.testing import trio_test
 
 from ciaosfs.base.errors import DaemonError, NoSpaceError
@@ -23,15 +25,15 @@ class Counting:
         self.began = trio.Event()
         self.ended = trio.Event()
 
-    async def __call__(self, arguments: Mapping[str, Any], send: Send) -> dict[str, Any]:
+    async def __call__(self, call: Call) -> dict[str, Any]:
         self.began.set()
         try:
             number = 0
-            while number != arguments.get("to"):
-                await send({"number": number})
+            while number != call.arguments.get("to"):
+                await call.send({"number": number})
                 number += 1
                 await trio.sleep(0.001)
-            if "fail" in arguments:
+            if "fail" in call.arguments:
                 raise NoSpaceError("no more numbers")
             return {"count": number}
         finally:
@@ -40,7 +42,7 @@ class Counting:
 
 @asynccontextmanager
 async def serving(path: Path, stream: Counting) -> AsyncIterator[ControlServer]:
-    server = ControlServer(path, {}, {"check": stream})
+    server = ControlServer(path, [Operation("check", OWNER, stream, streams=True)])
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve)
         with trio.fail_after(10):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DaemonError, DriveGoneError, FsError, NoSpaceError, UsageError
-from ciaosfs.control.framing import LineReader
+from ciaosfs.control.framing import FrameReader
 from ciaosfs.control.messages import (
+    Reply,
     Request,
     decode_reply,
     decode_request,
@@ -23,14 +24,16 @@ from ciaosfs.control.messages import (
 
 
 def test_a_request_arrives_as_it_was_sent() -> None:
-    request = Request("sync", {"path": "/a\nb", "number": 3})
+    request = Request("sync", {"path": "/a\nb", "number": 3}, 17)
     line = encode_request(request)
     assert line.count(b"\n") == 1
     assert decode_request(line.rstrip(b"\n")) == request
 
 
 def test_a_result_arrives_as_it_was_sent() -> None:
-    assert decode_reply(encode_result({"commit": 7, "text": "ü\n"})) == {"commit": 7, "text": "ü\n"}
+    assert decode_reply(encode_result({"commit": 7, "text": "ü\n"}, 9)) == Reply(
+        {"commit": 7, "text": "ü\n"}, 9
+    )
 
 
 @pytest.mark.parametrize("error", [NoSpaceError("full"), DriveGoneError("gone"), UsageError("wrong")])
@@ -67,7 +70,12 @@ def test_a_result_that_is_too_long_is_refused() -> None:
         b'{"v": 2, "op": "sync"}',
         b'{"v": 1}',
         b'{"v": 1, "op": ["sync"]}',
-        b'{"v": 1, "op": "dance"}',
+        b'{"v": true, "op": "sync"}',
+        b'{"v": 1, "op": "sync", "body": -1}',
+        b'{"v": 1, "op": "sync", "body": 1.0}',
+        b'{"v": 1, "op": "sync", "body": true}',
+        b'{"v": 1, "op": "sync", "body": null}',
+        b'{"v": 1, "op": "sync", "body": 1048577}',
         b"\xff",
         b"[" * 60000,
     ],
@@ -82,6 +90,7 @@ def test_what_is_no_request_is_refused(line: bytes) -> None:
     [
         b"nonsense",
         json.dumps({"ok": True}).encode(),
+        json.dumps({"ok": True, "result": {}, "body": -1}).encode(),
         json.dumps({"ok": False}).encode(),
         json.dumps({"ok": False, "errno": "x", "message": "y"}).encode(),
         json.dumps({"ok": False, "errno": 5, "code": "os", "message": "unknown code"}).encode(),
@@ -95,7 +104,7 @@ def test_what_is_no_reply_is_a_daemon_error(reply: bytes) -> None:
 @given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b""))), st.integers(1, 7))
 def test_lines_come_out_however_they_are_cut(lines: list[bytes], step: int) -> None:
     stream = b"".join(line + b"\n" for line in lines)
-    reader = LineReader(limits.CONTROL_MESSAGE_BYTES_MAX)
+    reader = FrameReader(limits.CONTROL_MESSAGE_BYTES_MAX)
     found = []
     for at in range(0, len(stream), step):
         reader.feed(stream[at : at + step])
@@ -105,7 +114,7 @@ def test_lines_come_out_however_they_are_cut(lines: list[bytes], step: int) -> N
 
 
 def test_a_line_without_an_end_is_bounded() -> None:
-    reader = LineReader(bytes_max=10)
+    reader = FrameReader(line_bytes_max=10)
     reader.feed(b"123456789")
     assert reader.next_line() is None
     reader.feed(b"0")
@@ -114,7 +123,7 @@ def test_a_line_without_an_end_is_bounded() -> None:
 
 
 def test_a_long_line_is_refused_even_with_an_end() -> None:
-    reader = LineReader(bytes_max=10)
+    reader = FrameReader(line_bytes_max=10)
     reader.feed(b"1234567890\n")
     with pytest.raises(UsageError):
         reader.next_line()
