@@ -35,6 +35,8 @@ POINTS: Final[dict[str, str]] = {
     "drain.unlisted": "the configuration does not name the drive any more, the metadata does",
     "drain.forgotten": "the metadata does not either, in the open transaction",
     "drain.erased": "that is durable, and what lay on the drive is deleted",
+    "publish.written": "the bytes of a file without a name are there, the name stands for the former file",
+    "publish.named": "the name stands for the new file in the open transaction, the former file is without one",
     "image.begun": "the log goes on in new volumes, and the commit that the image will be of is synced",
     "image.copied": "the database was copied beside itself, nothing is on the drives",
     "image.stripe": "a stripe of the image is on the drives, not synced; no row knows it",

@@ -158,6 +158,11 @@ CONTROL_ARRIVAL_S = 30.0
 """A request that has begun to arrive, and a body, must be there within this."""
 CONTROL_SEND_S = 30.0
 """A client that does not take its answer within this is let go."""
+CONTROL_CLIENTS_MAX = 256
+KEY_BYTES_MAX = 4096
+"""As PATH_MAX."""
+PARTS_MAX = 10_000
+"""Blobs of one object: their sizes are kept in an xattr, and go in one message."""
 CHECK_PROBLEMS_MAX = 1000
 """Sentences that a check keeps and sends (all are counted): far below CONTROL_REPLY_BYTES_MAX."""
 CHECK_BAD_SHARDS_MAX = 200_000

@@ -14,10 +14,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from ciaosfs.base import limits
+from ciaosfs.base.crashpoints import reach
 from ciaosfs.base.errors import FsError
 from ciaosfs.base.types import Buffer, Space
 from ciaosfs.drive.workers import Workers
-from ciaosfs.fs import attributes, namespace, xattrs
+from ciaosfs.fs import attributes, namespace, unnamed, xattrs
 from ciaosfs.fs.attributes import SetAttributes
 from ciaosfs.fs.commit import CommitStatus, Committer
 from ciaosfs.fs.files import Files, Handle
@@ -30,6 +31,7 @@ from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
 from ciaosfs.fs.slicing import Slicer
+from ciaosfs.fs.unnamed import Naming
 from ciaosfs.meta import losses, reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
@@ -237,6 +239,34 @@ class FileSystem:
         number, handle = self._files.open(inode.ino, flags)
         handle.file.compress = self._compress and not inode.flags & FLAG_COMPRESS_NONE
         return number
+
+    async def create_unnamed(self, directory: int, who: Requester) -> int:
+        """A handle on a new file without a name, stored as files in `directory` are. `publish` it or `give_up`."""
+        await self._room.wait_room(NAME_BYTES)
+        await self._enter()
+        return self._open(unnamed.create(self._meta, directory, who), os.O_RDWR)
+
+    async def publish(self, fh: int, parent: int, name: bytes, naming: Naming) -> tuple[Inode, Inode | None]:
+        """Give the file of `fh` its name, and take it from the file that has it, in one step; (new, former or None).
+
+        The handle stays open. What the kernel has cached of the name is as it was: see `unnamed`. Refuses as that says.
+        """
+        handle = self._handle(fh)
+        await self._room.wait_room(NAME_BYTES + sum(map(len, naming.values.values())))
+        reach("publish.written")
+        await self._enter()
+        published, former = unnamed.publish(self._meta, handle.file.ino, parent, name, naming)
+        if former is not None:
+            self._left(former)
+        reach("publish.named")
+        return published, former
+
+    def give_up(self, fh: int) -> None:
+        """Close a handle on a file without a name, which nobody else knows: its bytes and its inode go at once."""
+        ino = self._handle(fh).file.ino
+        self._reclaimer.unlinked(ino)
+        self._files.release(fh)
+        self._reclaimer.forgotten([ino])
 
     def release(self, fh: int) -> None:
         """Close a handle. A file without names and handles is purged when the kernel forgets it, not before."""

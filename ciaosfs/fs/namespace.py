@@ -67,7 +67,7 @@ def create(
     target: bytes | None = None,
 ) -> Inode:
     """Make an inode of the kind in `mode` and link it as `name`. EEXIST, ENOENT, ENAMETOOLONG, EMLINK."""
-    _check_name(name)
+    check_name(name)
     directory = load_directory(meta, parent)
     is_directory = stat.S_ISDIR(mode)
     if is_directory and directory.nlink >= limits.LINK_MAX:
@@ -106,7 +106,7 @@ def create(
 
 def link(meta: Metadata, ino: int, parent: int, name: bytes) -> Inode:
     """A further name for an inode that is not a directory. EPERM, EMLINK, EEXIST, ENOENT."""
-    _check_name(name)
+    check_name(name)
     directory = load_directory(meta, parent)
     inode = meta.inodes.load(ino)
     if inode is None or inode.nlink == 0:
@@ -160,7 +160,7 @@ def rename(
     """
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
         raise FsError(errno.EINVAL)
-    _check_name(new_name)
+    check_name(new_name)
     source = load_directory(meta, parent)
     destination = source if new_parent == parent else load_directory(meta, new_parent)
     inode = _named(meta, parent, name)
@@ -198,7 +198,8 @@ def rename(
     return replaced
 
 
-def _check_name(name: bytes) -> None:
+def check_name(name: bytes) -> None:
+    """ENAMETOOLONG, EINVAL unless a directory may have a name like this."""
     if len(name) > limits.NAME_BYTES_MAX:
         raise FsError(errno.ENAMETOOLONG)
     if not name or b"/" in name or b"\0" in name or name in (b".", b".."):

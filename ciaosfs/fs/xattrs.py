@@ -9,13 +9,15 @@ import errno
 import stat
 
 from ciaosfs.base import clock, limits
-from ciaosfs.base.errors import FsError
+from ciaosfs.base.errors import FsError, UsageError
+from ciaosfs.codec.parts import decode_parts
 from ciaosfs.fs import acl
 from ciaosfs.fs.requester import Requester, may_keep_group_bit
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_ACL_DEFAULT, FLAG_COMPRESS_NONE, FLAG_XATTRS, Inode
 from ciaosfs.meta.metadata import Metadata
 
 COMPRESSION = b"user.ciaos.compression"
+PARTS = b"user.ciaos.parts"
 _COMPRESSION_VALUES = (b"auto", b"zstd", b"none")
 _OWN_PREFIX = b"user.ciaos."
 _PREFIXES = (b"user.", b"trusted.", b"security.")
@@ -57,6 +59,8 @@ def set_value(meta: Metadata, ino: int, name: bytes, value: bytes, who: Requeste
         if value not in _COMPRESSION_VALUES:
             raise FsError(errno.EINVAL, "user.ciaos.compression is auto, zstd or none.")
         flags = flags | FLAG_COMPRESS_NONE if value == b"none" else flags & ~FLAG_COMPRESS_NONE
+    elif name == PARTS:
+        _check_parts(inode, value)
     elif name.startswith(_OWN_PREFIX):
         raise FsError(errno.EINVAL, f"No policy is called {name.decode(errors='replace')}.")
     if value or name not in (acl.ACCESS, acl.DEFAULT):
@@ -110,6 +114,15 @@ def _load(meta: Metadata, ino: int) -> Inode:
     if inode is None:
         raise FsError(errno.ENOENT)
     return inode
+
+
+def _check_parts(inode: Inode, value: bytes) -> None:
+    if not stat.S_ISREG(inode.mode):
+        raise FsError(errno.EINVAL, "Only a regular file has parts.")
+    try:
+        decode_parts(value)
+    except UsageError as error:
+        raise FsError(errno.EINVAL, error.message) from None
 
 
 def _access(inode: Inode, value: bytes, flags: int) -> tuple[int, bytes, int]:

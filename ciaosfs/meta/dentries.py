@@ -41,6 +41,10 @@ _LIST: Final = (
     " FROM dentries CROSS JOIN inodes ON inodes.ino = dentries.ino"
     " WHERE dentries.parent = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3"
 )
+_NAMES: Final = (
+    "SELECT cookie, name, inodes.ino, mode FROM dentries CROSS JOIN inodes ON inodes.ino = dentries.ino"
+    " WHERE dentries.parent = ?1 AND cookie > ?2 ORDER BY cookie LIMIT ?3"
+)
 _ANY: Final = "SELECT 1 FROM dentries WHERE parent = ? LIMIT 1"
 _NAME: Final = "SELECT name FROM dentries WHERE parent = ? AND ino = ? LIMIT 1"
 _PARENT: Final = "SELECT parent FROM inodes WHERE ino = ?"
@@ -115,6 +119,11 @@ class Dentries:
     def list_after(self, parent: int, cookie: int, limit: int) -> list[ListedRow]:
         """Up to `limit` entries after `cookie` (0 to start), in cookie order."""
         rows: list[ListedRow] = self._read(_LIST, (parent, cookie, limit)).fetchall()
+        return rows
+
+    def names_after(self, parent: int, cookie: int, limit: int) -> list[tuple[int, bytes, int, int]]:
+        """Up to `limit` of (cookie, name, ino, mode) after `cookie` (0 to start), in cookie order."""
+        rows: list[tuple[int, bytes, int, int]] = self._read(_NAMES, (parent, cookie, limit)).fetchall()
         return rows
 
     def is_empty(self, parent: int) -> bool:

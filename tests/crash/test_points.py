@@ -13,9 +13,11 @@ import pytest
 import trio
 
 from ciaosfs.base.crashpoints import POINTS
+from ciaosfs.fs.unnamed import Naming
 from ciaosfs.jobs.drain import submit_drain
+from ciaosfs.meta.inodes import ROOT_INO
 from tests.sim.scene import Driver, Scene, crash_at
-from tests.support.builders import put, remove
+from tests.support.builders import put, put_unnamed, remove
 
 
 async def compact(scene: Scene) -> None:
@@ -73,6 +75,16 @@ async def collect(scene: Scene) -> None:
     await trio.sleep(600)
 
 
+async def publish(scene: Scene) -> None:
+    """A file without a name, durable as far as it is, takes the name of another one."""
+    name = min(scene.expected)
+    fh = await put_unnamed(scene.fs, b"new" * 100_000)
+    await scene.fs.sync()
+    former = scene.fs.lookup(ROOT_INO, name)
+    assert former is not None
+    await scene.fs.publish(fh, ROOT_INO, name, Naming(former.ino))
+
+
 DRIVERS: dict[str, Driver] = {
     "compact": compact,
     "pack": pack,
@@ -82,6 +94,7 @@ DRIVERS: dict[str, Driver] = {
     "drain": drain,
     "image": image,
     "collect": collect,
+    "publish": publish,
 }
 
 

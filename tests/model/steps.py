@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from tests.model import attributes, contents, crashes, names
+from tests.model import attributes, contents, crashes, names, objects
 from tests.model.machine import Step, Steps
 
-TABLE: Steps = names.STEPS | attributes.STEPS | contents.STEPS | crashes.STEPS
+TABLE: Steps = names.STEPS | attributes.STEPS | contents.STEPS | crashes.STEPS | objects.STEPS
 
 
 def draw(seed: int, count: int) -> list[Step]:

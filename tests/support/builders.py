@@ -156,6 +156,14 @@ async def put(filesystem: FileSystem, name: bytes, data: bytes, parent: int = RO
     return found.ino
 
 
+async def put_unnamed(filesystem: FileSystem, data: bytes, directory: int = ROOT_INO) -> int:
+    """A handle on a file without a name, of this content."""
+    handle = await filesystem.create_unnamed(directory, WHO)
+    for at in range(0, len(data), limits.MIB):
+        await filesystem.write(handle, at, data[at : at + limits.MIB])
+    return handle
+
+
 async def get(filesystem: FileSystem, name: bytes, parent: int = ROOT_INO) -> bytes | None:
     """The content of a file; None when there is none."""
     found = filesystem.lookup(parent, name)
