@@ -158,7 +158,6 @@ CONTROL_ARRIVAL_S = 30.0
 """A request that has begun to arrive, and a body, must be there within this."""
 CONTROL_SEND_S = 30.0
 """A client that does not take its answer within this is let go."""
-CONTROL_CLIENTS_MAX = 256
 KEY_BYTES_MAX = 4096
 """As PATH_MAX."""
 PARTS_MAX = 10_000
