@@ -141,12 +141,13 @@ async def _open_on_chain(
         # step ahead at most, since a commit begins only when the one before it is synced. What is further ahead, or
         # copied by a checkpoint, was synced: on drives that are away, if any are.
         meta = None if went_back and _absent(chunks) else _open_existing(database, reports, drop_newest=True)
-        if meta is None and _absent(chunks):
+        is_dropped = meta is not None or not _can_open(database)  # nothing is left without the first commit
+        if _absent(chunks) and not is_dropped:
             raise DriveGoneError(
                 f"The database is at commit {state.sequence}, of which the drives that are there know nothing: "
                 f"connect drive {', '.join(map(str, sorted(_absent(chunks))))} and mount again."
             )
-        if meta is not None:
+        if is_dropped:
             reports.append(f"Commit {state.sequence} of the database was not on the drives and was dropped.")
             went_back = True
     survey = survey or await survey_log(store_id, chunks, workers)
@@ -213,6 +214,13 @@ def _open_existing(database: Path, reports: list[str], *, drop_newest: bool = Fa
     except LogDamagedError as error:
         reports.append(f"The database is damaged ({error}).")
         return None
+
+
+def _can_open(database: Path) -> bool:
+    meta = _open_existing(database, [])
+    if meta is not None:
+        meta.close()
+    return meta is not None
 
 
 async def _read_log(state: State, chunks: ChunkStore, workers: Workers) -> _Log | None:

@@ -95,6 +95,27 @@ async def test_database_ahead_by_several_commits_goes_back_too(tmp_path: Path) -
 
 
 @trio_test
+async def test_database_ahead_by_the_first_commit_of_all_opens_also_while_drives_are_away(
+    tmp_path: Path,
+) -> None:
+    store = Store.make(tmp_path / "store")
+    early = store.copy(tmp_path / "early")
+    async with store.open() as filesystem:
+        await put(filesystem, b"file", FIRST)
+        await filesystem.sync()
+        late = copy_database(store, tmp_path / "late")
+    early.replace_database(late)
+    early.reboot()
+    early.hide(1)
+    early.hide(4)
+    assert await files_of(early) == {}
+    early.bring_back(1)
+    early.bring_back(4)
+    assert await files_of(early) == {}
+    assert complaints(early.database) == []
+
+
+@trio_test
 async def test_work_goes_on_after_a_database_that_was_ahead(tmp_path: Path) -> None:
     """The commit that was given up and the one made instead of it have the same number: the later one counts."""
     _, first, second = await two_commits(tmp_path)
