@@ -54,6 +54,10 @@ DEBUG_CALLS = {"breakpoint", "pdb.set_trace", "ipdb.set_trace"}
 ENTRIES = re.compile(r"ciaosfs\.cli\.(main|mount_helper|cmd_\w+)|ciaosfsd\.main|.*\.__main__")
 """Modules that are started, or loaded by the name of a command, and not imported."""
 
+PROTOCOL = Path("PROTOCOL.md")
+PROTOCOL_ROW = re.compile(r"\| `([a-z-]+)` \| [a-z ]+ \|")
+HANDLERS = "ciaosfsd.control.handlers_"
+
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(home|root|work|Users)/[\w.]+")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".sh", ".service", ".example", ".txt", ""}
@@ -278,6 +282,35 @@ def check_docstrings(repository: Repository) -> Iterator[Breach]:
             yield Breach(module.path, 1, f"package {package} has no __init__.py")
 
 
+def check_protocol(repository: Repository) -> Iterator[Breach]:
+    """Every operation of the control socket has one row in PROTOCOL.md, and no other has."""
+    rows: dict[str, int] = {}
+    is_within = False
+    for number, line in enumerate((repository.root / PROTOCOL).read_text().splitlines(), 1):
+        is_within |= line == "## Operations"
+        if is_within and (row := PROTOCOL_ROW.match(line)):
+            if row[1] in rows:
+                yield Breach(PROTOCOL, number, f"a second row for {row[1]}")
+            rows[row[1]] = number
+    for module in repository.modules.values():
+        if module.name.startswith(HANDLERS):
+            for name, number in _operations(module):
+                if rows.pop(name, None) is None:
+                    yield Breach(
+                        module.path, number, f"{PROTOCOL} has no row for {name}, or another handler has it"
+                    )
+    for name, number in rows.items():
+        yield Breach(PROTOCOL, number, f"no handler for {name}")
+
+
+def _operations(module: Module) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Operation" and node.args:
+            first = node.args[0]
+            name = first.value if isinstance(first, ast.Constant) else None
+            yield name if isinstance(name, str) else "an operation without a literal name", node.lineno
+
+
 def check_sizes(repository: Repository) -> Iterator[Breach]:
     for path in repository.files:
         if path.suffix == ".py":
@@ -316,6 +349,7 @@ CHECKS: tuple[Callable[[Repository], Iterator[Breach]], ...] = (
     check_calls,
     check_sql,
     check_docstrings,
+    check_protocol,
     check_sizes,
     check_words,
     check_merges,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,18 +58,29 @@ def locate_mounted(path: Path | None) -> tuple[Target, Mount]:
 
 def connect(store: Path) -> Connection:
     """A connection (to be entered) to the daemon of the store. Raises DaemonError or StoreError."""
+    return Connection(socket_of(store))
+
+
+def socket_of(store: Path) -> Path:
+    """The control socket of the store's daemon. Raises DaemonError or StoreError.
+
+    The store itself says which it is; to those who may not read that, the mount does.
+    """
+    mount = mounts.mount_of_store(store)
+    if mount is not None and not os.access(store / storelock.LOCK_NAME, os.R_OK, effective_ids=True):
+        return transport.mount_socket_path(mount)
     holder, _ = storelock.read_lock(store)
     if holder is not None and holder.socket:
-        return Connection(Path(holder.socket))
-    if holder is None and mounts.mount_of_store(store) is not None:
+        return Path(holder.socket)
+    if holder is None and mount is not None:
         raise DaemonError(
             f"The daemon of {store} has died; the next 'ciaosfs mount {store}' shows its last commit."
         )
-    return Connection(transport.socket_path(load_config(store).store_id))
+    return transport.socket_path(load_config(store).store_id)
 
 
 def _only_mounted() -> Target:
-    mounted = mounts.mounts_of_user()
+    mounted = mounts.mounts_of_user() or mounts.mounts_of_user(0)  # the machine's
     if not mounted:
         raise StoreError("No store is mounted: name one, or mount it with 'ciaosfs mount STORE'.")
     if len(mounted) > 1:

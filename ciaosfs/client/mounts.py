@@ -81,10 +81,12 @@ def mount_of_store(store: Path) -> Mount | None:
     return found[-1] if found else None
 
 
-def mounts_of_user() -> list[Mount]:
-    """The stores that the calling user has mounted."""
+def mounts_of_user(uid: int | None = None) -> list[Mount]:
+    """The stores that user `uid`, by default the calling one, has mounted."""
+    if uid is None:
+        uid = os.geteuid()
     everything = parse_mountinfo(MOUNTINFO.read_bytes())
-    return [mount for mount in everything if mount.store is not None and mount.user_id == os.geteuid()]
+    return [mount for mount in everything if mount.store is not None and mount.user_id == uid]
 
 
 def resolve_mountpoint(path: Path) -> Path:

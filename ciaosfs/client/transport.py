@@ -14,24 +14,31 @@ from typing import Any
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DaemonError
+from ciaosfs.client.mounts import Mount
 from ciaosfs.control.framing import FrameReader
 from ciaosfs.control.messages import Request, decode_part, decode_reply, encode_request
 
 CALL_TIMEOUT_S = 30.0
 """For requests that are answered at once. Others (`sync`) wait as long as the daemon lives."""
+MOUNT_NAMES = "mount-*.sock"
+"""Matches what `mount_socket_path` gives."""
 _RECEIVE_BYTES = 65536
 _SOCKET_PATH_BYTES_MAX = 107
 """sun_path has 108 bytes with its end mark."""
 
 
-def runtime_directory() -> Path:
-    """Where daemons of this user keep their sockets: /run/ciaosfs for root, else a directory of the user's own."""
-    if os.geteuid() == 0:
+def runtime_directory(uid: int | None = None) -> Path:
+    """Where daemons of user `uid`, by default this one, keep their sockets: /run/ciaosfs for root, else his own."""
+    if uid is None:
+        uid = os.geteuid()
+    if uid == 0:
         return Path("/run/ciaosfs")
+    if uid != os.geteuid():
+        return Path(f"/run/user/{uid}/ciaosfs")
     given = os.environ.get("XDG_RUNTIME_DIR")
     if given:
         return Path(given) / "ciaosfs"
-    return Path(tempfile.gettempdir()) / f"ciaosfs-{os.geteuid()}"
+    return Path(tempfile.gettempdir()) / f"ciaosfs-{uid}"
 
 
 def socket_path(store_id: bytes) -> Path:
@@ -40,6 +47,11 @@ def socket_path(store_id: bytes) -> Path:
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES_MAX:
         raise DaemonError(f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter directory.")
     return path
+
+
+def mount_socket_path(mount: Mount) -> Path:
+    """The name by which the socket is found from the mount alone: a link, by device, beside the socket."""
+    return runtime_directory(mount.user_id) / f"mount-{mount.device}.sock"
 
 
 def make_runtime_directory() -> None:

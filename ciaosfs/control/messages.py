@@ -48,7 +48,7 @@ class Reply:
 
 def encode_request(request: Request) -> bytes:
     """One line. Raises UsageError when it, or the body, would be too long."""
-    fields = {**request.arguments, "v": VERSION, "op": request.operation}
+    fields = {"v": VERSION, "op": request.operation, **request.arguments}
     if request.body_bytes:
         fields["body"] = request.body_bytes
     line = _encode(fields)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.client import mounts, transport
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.opening import open_store
 from ciaosfs.jobs.opening import open_jobs
@@ -60,4 +61,6 @@ async def build(
                 *CheckHandlers(filesystem, jobs.healer.lost_stripes).operations(),
             ]
             rows += HelloHandlers(config, mountpoint, rows, checks.verify).operations()
-            yield Services(session, ControlServer(socket, rows, checks))
+            mount = mounts.mount_at(mountpoint)
+            name = None if mount is None else transport.mount_socket_path(mount)
+            yield Services(session, ControlServer(socket, rows, checks, name))

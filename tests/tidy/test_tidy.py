@@ -31,6 +31,7 @@ GOOD = {
     "ciaosfs/codec/__init__.py": '"""Floor 1."""\n',
     "ciaosfs/codec/needle.py": '"""Needles."""\nfrom ciaosfs.base import clock\n',
     "ciaosfs/cli/__init__.py": '"""Floor 8."""\n',
+    "PROTOCOL.md": "| `v` | the version |\n## Operations\n",
     "ciaosfs/cli/main.py": '"""Start."""\nfrom ciaosfs.codec import needle\n',
 }
 
@@ -54,6 +55,9 @@ PLANTED: list[tuple[Check, str, str]] = [
     (tidy.check_calls, "ciaosfs/codec/other.py", "breakpoint()"),
     (tidy.check_sql, "ciaosfs/codec/other.py", "X = 'SELECT a FROM b WHERE c'"),
     (tidy.check_docstrings, "ciaosfs/codec/__init__.py", "X = 1"),
+    (tidy.check_protocol, "daemon/ciaosfsd/control/handlers_x.py", "Operation('dance', ADMIN, f)"),
+    (tidy.check_protocol, "daemon/ciaosfsd/control/handlers_x.py", "Operation(NAME, ADMIN, f)"),
+    (tidy.check_protocol, "PROTOCOL.md", "## Operations\n| `dance` | read write | |"),
     (tidy.check_sizes, "tests/long.py", "\n" * 451),
     (tidy.check_words, "notes.md", "TO" + "DO later"),
     (tidy.check_merges, "Makefile", "all:\n" + "<" * 7 + " HEAD\n"),

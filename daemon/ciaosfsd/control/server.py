@@ -23,6 +23,7 @@ from ciaosfsd.control.bodies import BodyBudget
 from ciaosfsd.control.call import Operation
 from ciaosfsd.control.conversation import Conversation
 from ciaosfsd.control.dispatch import Dispatcher
+from ciaosfsd.control.names import named
 from ciaosfsd.control.peer import Peer, TokenChecks, peer_of
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,20 @@ BACKLOG = 128
 
 
 class ControlServer:
-    """Serves `operations` at the socket `path`. `checks` are the rules of tokens; without them there are none."""
+    """Serves `operations` at the socket `path`.
+
+    `checks` are the rules of tokens; without them there are none. `mount_name` is what the socket is called beside.
+    """
 
     def __init__(
-        self, path: Path, operations: Iterable[Operation], checks: TokenChecks | None = None
+        self,
+        path: Path,
+        operations: Iterable[Operation],
+        checks: TokenChecks | None = None,
+        mount_name: Path | None = None,
     ) -> None:
         self._path = path
+        self._mount_name = mount_name
         self._dispatcher = Dispatcher(operations, checks or TokenChecks())
         self._bodies = BodyBudget()
         self._clients: Counter[int] = Counter()
@@ -53,11 +62,8 @@ class ControlServer:
             try:
                 self._path.chmod(0o666 if os.geteuid() == 0 else 0o600)
                 listener.listen(BACKLOG)
-                async with trio.open_nursery() as nursery:
-                    task_status.started()
-                    while True:
-                        connection = await self._accept(listener)
-                        nursery.start_soon(self._serve_client, connection)
+                with named(self._path, self._mount_name):
+                    await self._accept_clients(listener, task_status)
             finally:
                 with suppress(FileNotFoundError):
                     self._path.unlink()
@@ -65,6 +71,15 @@ class ControlServer:
     async def close(self) -> None:
         """Give requests under way a while to be answered; then the caller cancels `serve`."""
         await self._dispatcher.close()
+
+    async def _accept_clients(
+        self, listener: trio.socket.SocketType, task_status: trio.TaskStatus[None]
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                connection = await self._accept(listener)
+                nursery.start_soon(self._serve_client, connection)
 
     async def _accept(self, listener: trio.socket.SocketType) -> trio.SocketStream:
         while True:

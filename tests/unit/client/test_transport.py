@@ -7,18 +7,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ciaosfs.base.errors import DaemonError
+from ciaosfs.base import limits
+from ciaosfs.base.errors import DaemonError, FsError, UsageError
 from ciaosfs.client import transport
+from ciaosfs.client.mounts import Mount
 from ciaosfs.client.transport import Connection
 
 
 @contextmanager
-def answering(path: Path, *parts: bytes) -> Iterator[None]:
-    """A daemon that reads one request and sends `parts`, then hangs up."""
+def answering(path: Path, *parts: bytes) -> Iterator[list[bytes]]:
+    """A daemon that reads one request and sends `parts`, then hangs up. Yields what it has received."""
+    received: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -26,13 +30,17 @@ def answering(path: Path, *parts: bytes) -> Iterator[None]:
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.recv(1000)
+                data = connection.recv(1000)
                 for part in parts:
                     connection.sendall(part)
+                connection.shutdown(socket.SHUT_WR)
+                while more := connection.recv(1000):
+                    data += more
+                received.append(data)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield
+        yield received
         thread.join()
 
 
@@ -96,3 +104,46 @@ def test_a_path_too_long_for_a_socket_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(transport, "runtime_directory", lambda: Path("/" + "x" * 100))
     with pytest.raises(DaemonError, match="too long"):
         transport.socket_path(bytes(16))
+
+
+def test_the_socket_is_found_by_the_device_of_a_mount(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    mount = Mount(Path("/mnt/ciaos"), "0:45", "fuse.ciaosfs", "/store")
+    assert transport.mount_socket_path(mount) == Path("/run/ciaosfs/mount-0:45.sock")
+    assert transport.mount_socket_path(replace(mount, user_id=1234)).parent == tmp_path / "ciaosfs"
+    assert transport.mount_socket_path(replace(mount, user_id=99)).parent == Path("/run/user/99/ciaosfs")
+
+
+def test_bodies_go_and_come_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    reply = b'{"v":1,"ok":true,"result":{"a":1},"body":5}\nhe', b"llo"
+    with answering(path, *reply) as received, Connection(path) as connection:
+        assert connection.call("status", body=b"bytes", key="k") == {"a": 1}
+        assert connection.reply_body == b"hello"
+    assert received == [b'{"v":1,"op":"status","key":"k","body":5}\nbytes']
+
+
+def test_what_a_daemon_said_before_it_hung_up_is_heard(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with Connection(path) as connection:
+            refused, _ = listener.accept()
+            with refused:
+                refused.sendall(b'{"v":1,"ok":false,"errno":11,"code":"FsError","message":"too many"}\n')
+            with pytest.raises(FsError, match="too many"):
+                connection.call("status", body=bytes(500_000))
+
+
+def test_a_request_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with answering(path, b'{"v":1,"ok":true,"result":{}}\n'), Connection(path) as connection:
+        with pytest.raises(UsageError, match="status has"):
+            connection.call("status", text="x" * limits.CONTROL_MESSAGE_BYTES_MAX)
+        with pytest.raises(UsageError, match="status has"):
+            connection.call("status", body=bytes(limits.CONTROL_BODY_BYTES_MAX + 1))
+        assert connection.call("status") == {}
