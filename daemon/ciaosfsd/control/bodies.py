@@ -2,8 +2,9 @@
 
 A *lease* is what one request holds: the bytes of its body as far as they have come, and room for that of its answer. Who
 is slow holds no more than what was sent. One user's clients together hold at most a share, so that they slow down
-each other and nobody else. Of the bodies that are still arriving the oldest is never made to wait: so there is always
-one that goes on, however many are half there.
+each other and nobody else. Of the bodies that are still arriving the oldest may use room that is kept for it: so there is
+always one that goes on, however many are half there. Who has his whole body does not wait for room again, and
+will give it back.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class BodyBudget:
     ) -> None:
         self._bytes_max = bytes_max
         self._user_bytes_max = user_bytes_max
+        self._kept_bytes = limits.CONTROL_BODY_BYTES_MAX
         self.held = 0
         self._held_by: dict[int, int] = {}
         self._waiting: dict[trio.Event, tuple[Lease, int]] = {}
@@ -94,15 +96,20 @@ class BodyBudget:
     def serve_waiting(self) -> None:
         is_full = False
         for turn, (lease, amount) in list(self._waiting.items()):
-            is_oldest = next(iter(self.arriving), None) is lease
             has_share = self._held_by.get(lease.uid, 0) + amount <= self._user_bytes_max
             fits = self.held + amount <= self._bytes_max
-            if is_oldest or (has_share and fits and not is_full):
+            has_kept_room = (
+                self._is_oldest(lease) and self.held + amount <= self._bytes_max + self._kept_bytes
+            )
+            if has_kept_room or (has_share and fits and not is_full):
                 del self._waiting[turn]
                 self._note(lease, amount)
                 turn.set()
             elif has_share:
                 is_full = True
+
+    def _is_oldest(self, lease: Lease) -> bool:
+        return next(iter(self.arriving), None) is lease
 
     def _note(self, lease: Lease, change: int) -> None:
         lease.held += change

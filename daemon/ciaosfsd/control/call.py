@@ -93,7 +93,9 @@ class Connection:
 
     def kept(self, number: object, kind: type[Kind]) -> Kind:
         """What is kept under `number`. FsError EBADF when there is nothing of that kind."""
-        token_id, thing = self._kept.get(number, (0, None)) if isinstance(number, int) else (0, None)
+        token_id, thing = 0, None
+        if isinstance(number, int) and not isinstance(number, bool):
+            token_id, thing = self._kept.get(number, (0, None))
         if not isinstance(thing, kind):
             raise FsError(errno.EBADF, "Nothing of that number is open on this connection: open it again.")
         if token_id != self._token_id():
@@ -153,7 +155,8 @@ Handler = Callable[[Call], Awaitable[Mapping[str, Any] | Answer]]
 class Operation:
     """A row of the table of operations. Its name is a heading of PROTOCOL.md.
 
-    `streams`: it may send parts, and is cancelled when nobody waits for them. Others run to their end.
+    `streams`: it may send parts, and is cancelled when nobody waits for them. Others run to their end. Bytes go one
+    way only: a request that holds its body must not wait for room for that of its answer (`bodies.py`).
     """
 
     name: str
@@ -162,3 +165,6 @@ class Operation:
     streams: bool = False
     takes_body: bool = False
     gives_body: bool = False
+
+    def __post_init__(self) -> None:
+        assert not (self.takes_body and self.gives_body)

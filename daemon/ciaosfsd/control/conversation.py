@@ -99,7 +99,9 @@ class Conversation:
         except Exception as error:
             log.exception("control request failed op=%s", row.name)
             return (encode_failure(error),)
-        lease.shrink(lease.held - len(answer.body))  # the request's own bytes are no longer held
+        lease.shrink(
+            lease.held - len(answer.body)
+        )  # of what was for the request, or more than the answer has
         return reply
 
     async def _send_part(self, part: Mapping[str, Any]) -> None:
