@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from types import SimpleNamespace
 from typing import Any
 
 import pyfuse3
@@ -13,6 +14,8 @@ from ciaosfsd.fuse.errors import failure, guarded
 
 from ciaosfs.base.errors import DriveGoneError, FsError, NoSpaceError, StripeLostError
 from ciaosfs.base.log import RateLimit
+
+CONTEXT: Any = SimpleNamespace(pid=1)
 
 
 class Refusing:
@@ -65,7 +68,7 @@ def fresh_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["getattr", "unlink"])
 def test_what_is_raised_becomes_an_errno(error: Exception, code: int, name: str) -> None:
     operations = guarded(Refusing(error))
-    arguments = (1, None) if name == "getattr" else (1, b"name", None)
+    arguments = (1, CONTEXT) if name == "getattr" else (1, b"name", CONTEXT)
     with pytest.raises(pyfuse3.FUSEError) as caught:
         call(operations, name, *arguments)
     assert caught.value.errno == code
@@ -75,13 +78,13 @@ def test_a_bug_leaves_a_traceback_in_the_log_but_not_without_end(caplog: pytest.
     operations = guarded(Refusing(ZeroDivisionError("a bug")))
     for _ in range(10):
         with pytest.raises(pyfuse3.FUSEError):
-            call(operations, "getattr", 1, None)
+            call(operations, "getattr", 1, CONTEXT)
     assert caplog.text.count("ZeroDivisionError: a bug") == 2
 
 
 def test_the_callers_own_mistakes_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(pyfuse3.FUSEError):
-        call(guarded(Refusing(FsError(errno.ENOENT))), "getattr", 1, None)
+        call(guarded(Refusing(FsError(errno.ENOENT))), "getattr", 1, CONTEXT)
     assert not caplog.records
 
 
@@ -96,7 +99,7 @@ def test_cancellation_passes() -> None:
 
     async def main() -> bool:
         with trio.move_on_after(0) as scope:
-            await guarded(Waiting()).unlink(1, b"name", None)  # type: ignore[arg-type]
+            await guarded(Waiting()).unlink(1, b"name", CONTEXT)
         return scope.cancelled_caught
 
     assert trio.run(main)
