@@ -15,7 +15,7 @@ lost from memory, and the next commit tries again with everything. CONCURRENCY.m
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -51,6 +51,17 @@ class CommitStatus:
     sequence: int
     time_ns: int
     failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStatistics:
+    """Counts since the store was opened: commits that became durable and attempts that failed; how long the former took
+    from beginning to end, and how much of that the gate was closed, so that changes waited."""
+
+    commits: int = 0
+    failures: int = 0
+    duration_s: float = 0.0
+    gate_closed_s: float = 0.0
 
 
 class _Round:
@@ -94,6 +105,7 @@ class Committer:
         self._volumes_to_note: list[tuple[int, int, VolumeKind, VolumeState]] = []
         state = meta.state.load()
         self._status = CommitStatus(state.sequence, state.time_ns, None)
+        self._statistics = CommitStatistics()
         self.epoch = max(clock.now_ns() // 1_000_000, state.epoch + 1, epoch_above + 1)
         self._forced = 0
         """How often a commit was asked for that is made even when nothing has changed, and how many of those are done."""
@@ -103,6 +115,9 @@ class Committer:
     @property
     def status(self) -> CommitStatus:
         return self._status
+
+    def statistics(self) -> CommitStatistics:
+        return self._statistics
 
     @property
     def is_clean(self) -> bool:
@@ -229,6 +244,7 @@ class Committer:
         self._demand = trio.Event()
         error: CiaosError | None = None
         answered = self._round
+        began_s, closed_s = trio.current_time(), 0.0
         try:
             if self._unsynced:
                 # The sync of the commit before failed: as long as it does, no other commit may follow.
@@ -243,6 +259,7 @@ class Committer:
                 sequence, time_ns = await self._cut()
             finally:
                 self._gate.open()
+                closed_s = trio.current_time() - self._cut_at
             await self._sync()
             self._forced_done = forced
             self._status = CommitStatus(sequence, time_ns, None)
@@ -255,15 +272,27 @@ class Committer:
             self._round = _Round()
         if error is not None:
             self._failed(error)
+        else:
+            self._succeeded(trio.current_time() - began_s, closed_s)
         answered.error = error
         answered.done.set()
         if error is None:
             await self._after()
 
+    def _succeeded(self, duration_s: float, gate_closed_s: float) -> None:
+        sums = self._statistics
+        self._statistics = replace(
+            sums,
+            commits=sums.commits + 1,
+            duration_s=sums.duration_s + duration_s,
+            gate_closed_s=sums.gate_closed_s + gate_closed_s,
+        )
+
     def _failed(self, error: CiaosError) -> None:
         if self._status.failure is None:
             log.error("commit failed, will be tried again: %s", error)
         self._status = CommitStatus(self._status.sequence, self._status.time_ns, str(error))
+        self._statistics = replace(self._statistics, failures=self._statistics.failures + 1)
 
     async def _sync(self) -> None:
         """Step 4: the last commit that was cut becomes durable."""

@@ -32,6 +32,7 @@ from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
 from ciaosfs.fs.slicing import Slicer
 from ciaosfs.fs.unnamed import Naming
+from ciaosfs.fs.statistics import FileSystemStatistics, gather
 from ciaosfs.meta import losses, reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode
@@ -335,6 +336,9 @@ class FileSystem:
             weakness=self._chunks.weakness(),
             slowness=Slowness.of(self._chunks.statistics()),
         )
+
+    def statistics(self) -> FileSystemStatistics:
+        return gather(self._chunks, self._reader, self._listings, self._committer, self._workers)
 
     async def stripes_by_missing(self) -> dict[int, int]:
         """How many stripes miss how many shards now; a shard on a drive that is away is missing, too."""

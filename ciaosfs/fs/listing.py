@@ -30,6 +30,9 @@ class Listings:
         self._rows = 0
         self._ahead: deque[int] = deque(maxlen=limits.LISTINGS_AHEAD_MAX)
         self._limit = 0
+        self.hits = 0
+        self.misses = 0
+        """How often a part was at hand when it was asked for, and how often not."""
 
     def after(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
         """Up to `limit` entries of directory `ino` after `cookie`, in cookie order."""
@@ -37,7 +40,11 @@ class Listings:
         self._limit = limit
         key = (ino, cookie, limit)
         rows = self._parts.get(key)
-        return self._fetch(key) if rows is None else rows
+        if rows is None:
+            self.misses += 1
+            return self._fetch(key)
+        self.hits += 1
+        return rows
 
     def read_ahead(self) -> bool:
         """Fetch the beginning of one folder that will probably be listed soon; False when there is none to fetch.

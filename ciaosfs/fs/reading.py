@@ -56,6 +56,9 @@ class Reader:
         self._nursery = nursery
         self._records: OrderedDict[int, StripeRecord] = OrderedDict()
         self._advised: OrderedDict[int, None] = OrderedDict()
+        self.record_hits = 0
+        self.record_misses = 0
+        """How often a stripe's record was at hand, and how often it was loaded from the metadata."""
         meta.stripes.on_moved = self.forget_record
 
     def read_nowait(self, handle: Handle, offset: int, size: int) -> Buffer | None:
@@ -114,6 +117,7 @@ class Reader:
         records = self._records
         record = records.get(stripe_id)
         if record is None:
+            self.record_misses += 1
             record = self._meta.stripes.load(stripe_id)
             if record is None:
                 raise FsError(
@@ -122,6 +126,8 @@ class Reader:
             records[stripe_id] = record
             if len(records) > limits.STRIPE_RECORDS_CACHE_MAX:
                 records.popitem(last=False)
+        else:
+            self.record_hits += 1
         return record
 
     def forget_record(self, stripe_id: int) -> None:

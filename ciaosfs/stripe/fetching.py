@@ -86,7 +86,7 @@ class ShardFetcher:
                 f"which is not what stripe {stripe.stripe_id} is."
             )
         known = KnownShard(volume, head, head.offset + head.payload_start)
-        self._heads.put(place, known)
+        self._heads.learn(place, known)
         return known
 
     def advice(self, stripe: StripeRecord, is_avoided: Callable[[int], bool]) -> list[Step]:
@@ -135,3 +135,7 @@ class ShardFetcher:
     @property
     def heads_cached(self) -> int:
         return len(self._heads)
+
+    @property
+    def heads_learnt(self) -> int:
+        return self._heads.learnt

@@ -31,6 +31,8 @@ class HeadCache:
         self._young: dict[ShardPlace, KnownShard] = {}
         self._old: dict[ShardPlace, KnownShard] = {}
         self._lock = threading.Lock()
+        self.learnt = 0
+        """Heads that were read from a drive, because they were not known."""
 
     def get(self, place: ShardPlace) -> KnownShard | None:
         known = self._young.get(place)
@@ -46,6 +48,12 @@ class HeadCache:
                 self._old = self._young
                 self._young = {}
             self._young[place] = known
+
+    def learn(self, place: ShardPlace, known: KnownShard) -> None:
+        """As `put`, for a head that was read from its drive."""
+        with self._lock:
+            self.learnt += 1
+        self.put(place, known)
 
     def drop(self, place: ShardPlace) -> None:
         with self._lock:

@@ -47,6 +47,8 @@ class ReaderStatistics:
     rounds: int
     shards_damaged: int
     heads_cached: int
+    heads_learnt: int
+    """Heads of needles that were not known and had to be read from a drive."""
 
 
 class StripeReader:
@@ -179,4 +181,5 @@ class StripeReader:
             self._gatherer.rounds,
             self._damage.count,
             self._shards.heads_cached,
+            self._shards.heads_learnt,
         )

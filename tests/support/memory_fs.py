@@ -20,12 +20,18 @@ import trio
 
 from ciaosfs.base.errors import FsError, StripeLostError
 from ciaosfs.base.types import Buffer, Space
+from ciaosfs.drive.calls import DriveCallStatistics
+from ciaosfs.drive.workers import WorkerStatistics
 from ciaosfs.fs.attributes import SetAttributes
-from ciaosfs.fs.commit import CommitStatus
+from ciaosfs.fs.commit import CommitStatistics, CommitStatus
 from ciaosfs.fs.filesystem import FileSystemStatus
 from ciaosfs.fs.requester import Requester
+from ciaosfs.fs.statistics import CacheCounts, FileSystemStatistics
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import Inode
+from ciaosfs.stripe.reader import ReaderStatistics
+from ciaosfs.stripe.store import ChunkStoreStatistics
+from ciaosfs.stripe.writer import WriterStatistics
 from ciaosfs.volume.driveset import DriveState, DriveStatus
 
 SLOW_S = 0.5
@@ -225,6 +231,18 @@ class MemoryFileSystem:
             open_handles=len(self._handles),
             commit=commit,
             reports=("Nothing was lost.",),
+        )
+
+    def statistics(self) -> FileSystemStatistics:
+        reads = ReaderStatistics(90, 10, 1, 2, 1, 0, 0, 5, 4)
+        chunks = ChunkStoreStatistics(
+            reads, WriterStatistics(8, 3, 0, 1 << 20), 7, 7, 0, 2, 2, DriveCallStatistics((), (), 0)
+        )
+        return FileSystemStatistics(
+            CacheCounts((90, 10), (96, 4), (80, 20), (3, 1)),
+            CommitStatistics(7, 0, 0.7, 0.1),
+            chunks,
+            WorkerStatistics(2, 0, 0),
         )
 
     def _open(self, ino: int) -> int:
