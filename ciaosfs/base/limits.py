@@ -133,6 +133,22 @@ HEDGES_BURST_MAX = 32
 """Reads of a late drive that are decoded from others besides: at most this share of all, and this many at a time. What
 a single lagging drive needs is not counted: it is read round as soon as it is known."""
 
+# Users and tokens
+USERS_MAX = 10_000
+TOKENS_MAX = 10_000
+"""Tokens that are live at once; looking for those that expired takes the loop 0.5 ms then."""
+TOKENS_BELOW_MAX = 1000
+"""Of these, derived from one that the owner gave: nobody uses up what is there for all."""
+TOKENS_ENDED_MAX = 10_000
+TOKENS_ENDED_S = 30 * 86400.0
+"""Tokens that have ended are remembered for so long, the newest of them."""
+TOKEN_LIFE_S_MAX = 100 * 365 * 86400.0
+"""Its end still fits into 63 bits of nanoseconds."""
+ACCESS_NAME_CHARACTERS_MAX = 64
+"""Of a user's name, and of a token's."""
+ACCESS_PATH_BYTES_MAX = 1 * KIB
+"""Of a user's folder and a token's prefix: CONTROL_PAGE_ITEMS of them fit into one answer, however they are escaped."""
+
 # Edges
 WORKER_THREADS_MAX = 16
 CONTROL_MESSAGE_BYTES_MAX = 64 * KIB
@@ -183,6 +199,8 @@ assert VOLUME_LOG_BYTES_MAX < VOLUME_DATA_BYTES_MAX
 assert 2 * IMAGE_PIECE_BYTES <= STRIPE_PAYLOAD_BYTES_MAX  # one fits, with its table, if nothing can be gained
 assert IMAGES_KEPT >= 2
 assert SHARDS_MAX <= DRIVES_MAX
+assert TOKENS_BELOW_MAX < TOKENS_MAX
+assert 8 * ACCESS_PATH_BYTES_MAX * CONTROL_PAGE_ITEMS <= CONTROL_REPLY_BYTES_MAX
 assert COMMIT_INTERVAL_S_MIN <= COMMIT_INTERVAL_S <= COMMIT_INTERVAL_S_MAX
 assert DRIVE_HANGING_S < DRIVE_DEADLINE_S < DRIVE_DEADLINE_S_MAX
 assert READ_LATE_S_MIN < READ_LATE_S_FIRST < READ_LATE_S_MAX < DRIVE_DEADLINE_S

@@ -31,6 +31,8 @@ class Counter(IntEnum):
     """Bytes of commit needles since the last image, as of the commit before."""
     FILE_BYTES = 10
     """Sum of stripes.file_bytes. What it exceeds ALLOCATED_BYTES by is dead."""
+    NEXT_TOKEN = 11
+    """The next number of a token to give; 0 stands for 1."""
 
 
 _SELECT: Final = "SELECT counter, value FROM counters"

@@ -5,8 +5,8 @@ its number, since a broken tree may have no path to it. What is no damage is not
 and dead stripes wait for their turn, missing shards wait for repair.
 
 Each check is one query that returns what is wrong and nothing else, and the format of the sentence about one
-row; what takes more than a query is in `integrity_rows`. Two invariants never report the same cause: an extent
-whose inode is gone says just that, and not that a sum is off as well.
+row; those of users and tokens are in `integrity_access`, and what takes more than a query in `integrity_rows`. Two
+invariants never report the same cause: an extent whose inode is gone says just that, and not that a sum is off as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from ciaosfs.base import limits
-from ciaosfs.meta import integrity_rows
+from ciaosfs.meta import integrity_access, integrity_rows
 from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.inodes import FLAG_ACL_ACCESS, FLAG_ACL_DEFAULT, FLAG_XATTRS, ROOT_INO
 from ciaosfs.meta.reader import Reader
@@ -327,7 +327,19 @@ _COUNTERS: Final = (
     ),
 )
 
-CHECKS: Final = (*_STATE, *_NAMESPACE, *_INODES, *_EXTENTS, *_STRIPES, *_DRIVES, *_IMAGES, *_COUNTERS)
+_ACCESS: Final = tuple(_Check._make(check) for check in integrity_access.CHECKS)
+
+CHECKS: Final = (
+    *_STATE,
+    *_NAMESPACE,
+    *_INODES,
+    *_EXTENTS,
+    *_STRIPES,
+    *_DRIVES,
+    *_IMAGES,
+    *_ACCESS,
+    *_COUNTERS,
+)
 
 
 def check(reader: Reader) -> Iterator[str]:

@@ -21,7 +21,9 @@ from ciaosfs.meta.jobs import Jobs
 from ciaosfs.meta.reader import Reader
 from ciaosfs.meta.state import State, StateTable
 from ciaosfs.meta.stripes import Stripes
+from ciaosfs.meta.tokens import Tokens
 from ciaosfs.meta.trims import Trims
+from ciaosfs.meta.users import Users
 from ciaosfs.meta.volumes import Volumes
 from ciaosfs.meta.wal import drop_newest_commit
 from ciaosfs.meta.xattrs import Xattrs
@@ -67,6 +69,8 @@ class Metadata:
         self.xattrs = Xattrs(database)
         self.jobs = Jobs(database)
         self.images = Images(database)
+        self.users = Users(database)
+        self.tokens = Tokens(database, self.counters)
         self._checkpointed_s = clock.monotonic_s()
         database.add_memory(_NameSeed(self.state, self.dentries))
         self.changes_pending = database.changes_pending

@@ -23,11 +23,11 @@ from ciaosfs.base import limits
 APPLICATION_ID: Final = 0x43494153
 """ASCII "CIAS" in the database header, as file(1) shows it: protects against opening a foreign database."""
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """`user_version` of the database, raised when a table changes. A newer one is refused; 2 added `jobs`, 3 `images`,
-4 `trims`, 5 `stripes.file_bytes`."""
+4 `trims`, 5 `stripes.file_bytes`, 6 `users` and `tokens`."""
 
-REBUILT_FORMATS: Final = (1, 2, 3, 4)
+REBUILT_FORMATS: Final = (1, 2, 3, 4, 5)
 """Older ones: the database is rebuilt from the drives, whose log says it all, with the tables of today. From 3 on the log
 may begin with an image, which has the tables of its day and gets what `ADDED` says."""
 
@@ -226,6 +226,40 @@ CREATE TABLE images (
 )
 """
 
+_USERS = """
+-- Who may have tokens. A name is there once. access/authority.py alone changes users and tokens.
+CREATE TABLE users (
+    user        INTEGER PRIMARY KEY,  -- from 1
+    name        TEXT    NOT NULL,     -- 1..64 letters, digits and any of . _ -
+    folder      BLOB    NOT NULL,     -- where the keys of the user begin: a path from the root, "/" or "/a/b". The
+                                      -- directory may be missing: it is made with the user, and anybody may rename it
+    uid         INTEGER NOT NULL,     -- whom the folder was made for
+    gid         INTEGER NOT NULL,
+    created_ns  INTEGER NOT NULL      -- nanoseconds since the epoch
+)
+"""
+
+_TOKENS = """
+-- What was given to whom. Of the secret there is only a hash. A token that has expired or was revoked is remembered for a
+-- while; those of a user who is removed go with the user.
+CREATE TABLE tokens (
+    token       INTEGER PRIMARY KEY,  -- never used twice (counters hold the next one): who is bound to one that has
+                                      -- ended must not come to life again with another
+    user        INTEGER NOT NULL,
+    parent      INTEGER NOT NULL,     -- the token it was derived from, or made with; 0: the owner of the store made it
+    hash        BLOB    NOT NULL,     -- SHA-256 of the secret's 32 random bytes
+    name        TEXT    NOT NULL,     -- a label for people, may be empty
+    scopes      INTEGER NOT NULL,     -- control.scopes.Scope; not more than those of its parent
+    prefix      BLOB    NOT NULL,     -- what it is good for: a path from the root, inside the folder of the user, and
+                                      -- inside the prefix of its parent
+    created_ns  INTEGER NOT NULL,     -- nanoseconds since the epoch
+    expires_ns  INTEGER NOT NULL,     -- 0: never; not later than its parent
+    revoked_ns  INTEGER NOT NULL      -- 0: it was not. Whoever is revoked has all tokens below revoked in the same step
+)
+"""
+
+_TOKENS_PARENT = "CREATE INDEX tokens_parent ON tokens(parent) WHERE parent > 0"
+
 TABLES: Final = {
     "state": _STATE,
     "counters": _COUNTERS,
@@ -240,6 +274,8 @@ TABLES: Final = {
     "xattrs": _XATTRS,
     "jobs": _JOBS,
     "images": _IMAGES,
+    "users": _USERS,
+    "tokens": _TOKENS,
 }
 
 INDEXES: Final = (
@@ -250,11 +286,13 @@ INDEXES: Final = (
     _STRIPES_MISSING,
     _STRIPES_SMALL,
     _SHARDS_VOLUME,
+    _TOKENS_PARENT,
 )
 
 ADDED: Final[dict[int, tuple[str, ...]]] = {
     4: (TABLES["trims"],),
     5: ("ALTER TABLE stripes ADD COLUMN file_bytes INTEGER NOT NULL DEFAULT 0", _STRIPES_SMALL),
+    6: (TABLES["users"], TABLES["tokens"], _TOKENS_PARENT),
 }
 """How each format after the first with images is made of the one before: tables, empty at first, and columns with a
 default, which come last because a changeset without them is then still one of the table."""

@@ -15,6 +15,8 @@ from tests.unit.meta.support import (
     add_file,
     complaints,
     fresh,
+    give_token,
+    give_user,
     make_inode,
     make_stripe,
     raw,
@@ -32,6 +34,9 @@ class Sound:
     directory: int
     inner: int
     symlink: int
+    user: int
+    token: int
+    child: int
 
     def sql(self, statement: str, *bindings: object) -> None:
         """A change that no method would make."""
@@ -40,7 +45,7 @@ class Sound:
 
 @contextmanager
 def sound_tree(path: Path) -> Iterator[Sound]:
-    """One with files, links, directories, extents and attributes, committed."""
+    """One with files, links, directories, extents, attributes, a user and tokens, committed."""
     meta = fresh(path)
     file = add_file(meta, b"file", size=100)
     linked = add_file(meta, b"linked", size=100)
@@ -57,8 +62,11 @@ def sound_tree(path: Path) -> Iterator[Sound]:
     meta.extents.replace(linked, 0, 100, [raw(0, 10, 2)])
     meta.xattrs.set(file, b"user.a", b"1")
     set_flags(meta, file, FLAG_XATTRS)
+    user = give_user(meta)
+    token = give_token(meta, user, expires_ns=100)
+    child = give_token(meta, user, token, b"/ann/below", 1, expires_ns=99)
     assert complaints(meta) == []
-    yield Sound(meta, file, linked, directory, inner, symlink)
+    yield Sound(meta, file, linked, directory, inner, symlink, user, token, child)
     meta.close()
 
 

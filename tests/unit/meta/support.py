@@ -11,6 +11,8 @@ from ciaosfs.meta import integrity, schema
 from ciaosfs.meta.commitlog import CommitRecord
 from ciaosfs.meta.inodes import ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
+from ciaosfs.meta.tokens import TokenRow
+from ciaosfs.meta.users import UserRow
 
 STORE_ID = bytes(range(16))
 VOLUME_ID = 4000
@@ -60,6 +62,22 @@ def add_directory(meta: Metadata, name: bytes, parent: int = ROOT_INO) -> int:
     meta.dentries.insert(parent, name, ino)
     meta.inodes.touch(parent, 0, 0, 1)
     return ino
+
+
+def give_user(meta: Metadata, name: str = "ann", folder: bytes = b"/ann") -> int:
+    """A user; returns its number."""
+    user_id = meta.users.next_id()
+    meta.users.insert(UserRow(user_id, name, folder, 0, 0, 0))
+    return user_id
+
+
+def give_token(
+    meta: Metadata, user_id: int, parent: int = 0, prefix: bytes = b"/ann", scopes: int = 7, **fields: int
+) -> int:
+    """A token that never expires unless `fields` say so; returns its number."""
+    row = TokenRow(meta.tokens.take_id(), user_id, parent, bytes(32), "", scopes, prefix, 0, 0, 0)
+    meta.tokens.insert(row._replace(**fields))  # type: ignore[arg-type]
+    return row.token_id
 
 
 def commit(meta: Metadata) -> CommitRecord:

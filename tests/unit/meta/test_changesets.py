@@ -24,6 +24,8 @@ from tests.unit.meta.support import (
     commit,
     dump,
     fresh,
+    give_token,
+    give_user,
     make_inode,
     make_stripe,
     raw,
@@ -51,6 +53,7 @@ class Tree:
             self.create, self.create, self.make_directory, self.unlink, self.remove_directory, self.link, self.move,
             self.replace, self.touch, self.write, self.write, self.truncate, self.purge, self.collect, self.lose_shard,
             self.put_trim, self.end_trim, self.repair, self.set_xattr, self.remove_xattr, self.note_volume, self.put_drive,
+            self.give_token, self.derive_token, self.revoke_token, self.remove_user,
         ]  # fmt: skip
         self.dice.choice(changes)()
 
@@ -210,6 +213,29 @@ class Tree:
         for number in {*range(9)} - known | {changed}:
             drive = DriveRow(number, self.dice.randbytes(16), DriveState.ACTIVE, 1)
             self.meta.volumes.put_drive(drive)
+
+    def give_token(self) -> None:
+        user = self.meta.users.named("ann")
+        user_id = give_user(self.meta) if user is None else user.user_id
+        give_token(self.meta, user_id, expires_ns=50)
+
+    def derive_token(self) -> None:
+        tokens = [row for row in self.meta.tokens.after(0, 99) if not row.revoked_ns]
+        if tokens:
+            above = self.dice.choice(tokens)
+            give_token(self.meta, above.user_id, above.token_id, above.prefix + b"/x", 1, expires_ns=40)
+
+    def revoke_token(self) -> None:
+        if tokens := self.meta.tokens.after(0, 99):
+            revoked = self.meta.tokens.with_below(self.dice.choice(tokens).token_id)
+            self.meta.tokens.revoke(revoked, 10 + self.dice.randrange(40))
+
+    def remove_user(self) -> None:
+        user = self.meta.users.named("ann")
+        if user is not None and self.dice.random() < 0.2:
+            for row in self.meta.tokens.of_user(user.user_id):
+                self.meta.tokens.delete(row.token_id)
+            self.meta.users.delete(user.user_id)
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,7 +27,7 @@ from ciaosfs.meta.imageformat import (
 )
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.state import State
-from tests.unit.meta.support import make_stripe
+from tests.unit.meta.support import give_token, give_user, make_stripe
 
 STATE = State(b"s" * 16, 77, 12, 3, 555, 1_700_000_000_000_000_000, 900)
 
@@ -170,6 +170,8 @@ def test_an_image_of_an_older_format_gets_the_tables_it_lacks(tmp_path: Path) ->
         "DROP INDEX stripes_small",
         "ALTER TABLE stripes DROP COLUMN file_bytes",
         "DROP TABLE trims",
+        "DROP TABLE users",
+        "DROP TABLE tokens",
     ):
         connection.execute(added)
     connection.pragma("user_version", former)
@@ -196,6 +198,7 @@ def test_an_image_of_an_older_format_gets_the_tables_it_lacks(tmp_path: Path) ->
         }
     meta.trims.put(2, 5)
     meta.stripes.insert(make_stripe(99), 7)
+    assert give_token(meta, give_user(meta)) == 1
     committed(meta)
     meta.close()
     assert (

@@ -17,7 +17,9 @@ from ciaosfs.meta import (
     schema,
     state,
     stripes,
+    tokens,
     trims,
+    users,
     volumes,
     xattrs,
 )
@@ -25,7 +27,20 @@ from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.metadata import Metadata
 from tests.unit.meta.support import add_file, make_stripe, raw
 
-MODULES = (counters, dentries, extents, inodes, reports, state, stripes, trims, volumes, xattrs)
+MODULES = (
+    counters,
+    dentries,
+    extents,
+    inodes,
+    reports,
+    state,
+    stripes,
+    tokens,
+    trims,
+    users,
+    volumes,
+    xattrs,
+)
 
 MAY_SCAN = {
     ("counters", "_SELECT"): "a handful of rows, when a database is opened",
@@ -50,6 +65,12 @@ MAY_SCAN = {
     ("stripes", "_WITH_MISSING"): "the index of incomplete stripes only, up to a limit",
     ("stripes", "_DEAD"): "the index of dead stripes only, up to a limit",
     ("inodes", "_ORPHANS"): "the index of orphans only",
+    ("users", "_NAMED"): "thousands at most, when a user or a token is made",
+    ("users", "_COUNT"): "the same",
+    ("tokens", "_LIVE"): "when a database is opened",
+    ("tokens", "_COUNT"): "the same",
+    ("tokens", "_OF_USER"): "when a user is removed",
+    ("tokens", "_ENDED"): "once an hour, and when there are too many",
     ("trims", "_COUNT"): "files cut short lately, when a database is opened",
 }
 """Statements that read more than they are asked about, and why they may."""
@@ -94,13 +115,18 @@ def test_statements_find_rows_by_an_index(meta: Metadata, module: ModuleType) ->
             scans += [
                 step
                 for step in plan
-                if step.startswith(("SCAN s", "SCAN volumes", "SCAN drives", "SCAN c", "SCAN t"))
+                if step.startswith(
+                    ("SCAN s", "SCAN volumes", "SCAN drives", "SCAN c", "SCAN t", "SCAN users")
+                )
             ]
             scans = [step for step in scans if step != "SCAN CONSTANT ROW"]
             assert not scans or (short, name) in MAY_SCAN, (name, plan)
             if MAY_SCAN.get((short, name), "").startswith("the index"):
                 assert all("COVERING INDEX" in step for step in scans), (name, plan)
-            assert "USE TEMP B-TREE FOR ORDER BY" not in plan or short in ("volumes", "reports"), (name, plan)
+            assert "USE TEMP B-TREE FOR ORDER BY" not in plan or short in ("volumes", "reports", "tokens"), (
+                name,
+                plan,
+            )
 
 
 def test_a_statement_is_compiled_once_whatever_is_bound(meta: Metadata) -> None:
