@@ -174,6 +174,20 @@ CONTROL_ARRIVAL_S = 30.0
 """A request that has begun to arrive, and a body, must be there within this."""
 CONTROL_SEND_S = 30.0
 """A client that does not take its answer within this is let go."""
+OBJECT_THREADS_MAX = 16
+"""Threads that act for clients on the mount; further operations wait for one of them."""
+OBJECT_LISTED_NAMES_MAX = 32768
+"""Names one listing keeps; a folder with more is looked through again for the next ones."""
+OBJECT_LISTED_NAMES_MIN = 1024
+OBJECT_LISTED_NAMES_ALL_MAX = 131072
+"""... all listings together, beyond which each keeps no more than the least; about 120 bytes each."""
+OBJECT_LISTINGS_MAX = 128
+OBJECT_LIST_KEYS_MAX = 10_000
+OBJECT_LIST_BYTES_MAX = 512 * KIB
+"""Of the keys of one page, as they stand in the answer."""
+OBJECT_LIST_WORK_MAX = 50_000
+"""Names looked at for one page, in about 0.1 s; entering a folder counts as many as OBJECT_LIST_FOLDER_WORK."""
+OBJECT_LIST_FOLDER_WORK = 50
 KEY_BYTES_MAX = 4096
 """As PATH_MAX."""
 PARTS_MAX = 10_000

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import click
 
-from ciaosfs.base.errors import DaemonError
+from ciaosfs.base.errors import DaemonError, MountError
 from ciaosfs.cli import output
 from ciaosfs.client import mounts, storelock
-from ciaosfs.client.locate import locate_mounted
+from ciaosfs.client.locate import connect, locate_mounted
 
 WAIT_S = 600.0
 """For what is in memory (64 MiB at most) to reach the drives, however slow they are."""
@@ -29,13 +30,25 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
     """
     target, mount = locate_mounted(mountpoint)
     holder, _ = storelock.read_lock(target.store)
-    mounts.unmount(mount.mountpoint)
+    try:
+        mounts.unmount(mount.mountpoint)
+    except MountError as error:
+        if error.errno != errno.EBUSY or holder is None:
+            raise
+        _let_go(target.store)
+        mounts.unmount(mount.mountpoint)
     if holder is None:
         output.talk(f"ciaosfs: the daemon of {target.store} had died; the next mount shows its last commit.")
     else:
         _await_daemon(target.store)
     if as_json:
         output.print_json("umount", {"store": str(target.store), "mountpoint": str(mount.mountpoint)})
+
+
+def _let_go(store: Path) -> None:
+    """What clients of the control socket have open is no reason to stay."""
+    with connect(store) as connection:
+        connection.call("object-let-go")
 
 
 def _await_daemon(store: Path) -> None:

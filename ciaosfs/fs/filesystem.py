@@ -151,6 +151,10 @@ class FileSystem:
         """Do a little of what will probably be asked for next (under 0.5 ms); False when there is nothing."""
         return self._listings.read_ahead()
 
+    def names_after(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, int, int]]:
+        """As `list_directory`, of the directory as it is now: (cookie, name, ino, mode)."""
+        return self._meta.dentries.names_after(ino, cookie, limit)
+
     def getxattr(self, ino: int, name: bytes) -> bytes:
         return xattrs.get(self._meta, ino, name)
 
@@ -262,6 +266,14 @@ class FileSystem:
         reach("publish.named")
         return published, former
 
+    def moved_to(self, ino: int, parent: int, name: bytes) -> tuple[int, bytes] | None:
+        """Where the inode has a name when `name` in `parent` is none of its any more; None when it is, or it has none."""
+        inode = self._meta.inodes.load(ino)
+        if inode is None or inode.nlink == 0 or self._meta.dentries.lookup(parent, name) == ino:
+            return None
+        found = self._meta.dentries.name_in(inode.parent, ino)
+        return None if found is None else (inode.parent, found)
+
     def give_up(self, fh: int) -> None:
         """Close a handle on a file without a name, which nobody else knows: its bytes and its inode go at once."""
         ino = self._handle(fh).file.ino
@@ -308,6 +320,10 @@ class FileSystem:
             self._meta.inodes.set_size(file.ino, end)
         self._flusher.wrote(file)
         return length
+
+    async def wait_room(self, length: int) -> None:
+        """Return when `length` more bytes have room on the drives; ENOSPC otherwise."""
+        await self._room.wait_room(length)
 
     async def fsync(self, fh: int) -> None:
         """Everything done to the tree before this call is on the drives when it returns; errors of the file's bytes."""

@@ -129,6 +129,11 @@ class Dentries:
     def is_empty(self, parent: int) -> bool:
         return self._read(_ANY, (parent,)).get is None
 
+    def name_in(self, parent: int, ino: int) -> bytes | None:
+        """A name of the inode in this directory, if it has one. Scans the directory."""
+        name: bytes | None = self._read(_NAME, (parent, ino)).get
+        return name
+
     def path_of(self, ino: int) -> bytes | None:
         """A path to the inode, beginning with "/"; None when it has none or only through directories not
         hinted at.

@@ -60,7 +60,7 @@ async def _serve(
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, signals, stopping)
-        nursery.start_soon(_stop_when, stopping, running.session.stop)
+        nursery.start_soon(_stop_when, stopping, running.stop)
         await nursery.start(running.control.serve)
         nursery.start_soon(_report_ready, running.session.wait_answering, on_ready)
         await running.session.serve()

@@ -12,13 +12,17 @@ from ciaosfs.client import mounts, transport
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.opening import open_store
 from ciaosfs.jobs.opening import open_jobs
+from ciaosfs.objects.agent import Agent
+from ciaosfs.objects.store import ObjectStore
 from ciaosfsd.control.handlers_admin import AdminHandlers
 from ciaosfsd.control.handlers_check import CheckHandlers
 from ciaosfsd.control.handlers_drives import DriveHandlers
 from ciaosfsd.control.handlers_hello import HelloHandlers
 from ciaosfsd.control.handlers_jobs import JobHandlers
+from ciaosfsd.control.handlers_objects import ObjectHandlers
 from ciaosfsd.control.peer import TokenChecks
 from ciaosfsd.control.server import ControlServer
+from ciaosfsd.fuse.kernelcache import forget_name
 from ciaosfsd.fuse.session import Session, mounted
 
 
@@ -28,6 +32,12 @@ class Services:
 
     session: Session
     control: ControlServer
+    objects: ObjectStore
+
+    async def stop(self) -> None:
+        """End what uses the mount from this side, then unmount."""
+        await self.objects.end()
+        await self.session.stop()
 
 
 @asynccontextmanager
@@ -48,19 +58,22 @@ async def build(
         Workers() as workers,
         open_store(config, workers) as filesystem,
         open_jobs(config, filesystem.parts) as jobs,
+        Agent(mountpoint) as agent,
     ):
         with mounted(filesystem, mountpoint, config.path, workers, mount_options) as session:
             admin = AdminHandlers(
                 config, filesystem, mountpoint, session.flush_kernel, stop, jobs.healer.lost_stripes
             )
+            objects = ObjectStore(filesystem, agent, forget_name)
             checks = TokenChecks()
             rows = [
                 *admin.operations(),
                 *JobHandlers(jobs).operations(),
                 *DriveHandlers(jobs.drives, jobs.runner, mountpoint).operations(),
                 *CheckHandlers(filesystem, jobs.healer.lost_stripes).operations(),
+                *ObjectHandlers(objects).operations(),
             ]
             rows += HelloHandlers(config, mountpoint, rows, checks.verify).operations()
             mount = mounts.mount_at(mountpoint)
             name = None if mount is None else transport.mount_socket_path(mount)
-            yield Services(session, ControlServer(socket, rows, checks, name))
+            yield Services(session, ControlServer(socket, rows, checks, name), objects)
