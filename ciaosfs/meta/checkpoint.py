@@ -3,7 +3,9 @@
 Two rules make a checkpoint safe. It copies nothing that is not synced on the drives, so that the database is
 never ahead of the log that is the truth: a read transaction begun at the right moment in the loop, the *pin*,
 holds it back, whatever is committed while it runs. And it syncs: the write-ahead log before copying, the
-database afterwards (synchronous=FULL), so that a power cut finds either the frames or the pages.
+database afterwards (synchronous=FULL), so that a power cut finds either the frames or the pages. When a sync of the
+log has failed, in this process or perhaps in the one before, another one proves nothing: the log is written again
+(`wal.write_again`).
 
 While newer frames than the pin's exist, a page that changed again is not copied at all: the file alone is
 then a mix and only right together with the write-ahead log. That is why recovery cuts that log back and never
@@ -18,7 +20,7 @@ import apsw
 
 from ciaosfs.base.errors import NoSpaceError, StoreError
 from ciaosfs.meta.connections import open_copier
-from ciaosfs.meta.wal import committed_pages, note_copied
+from ciaosfs.meta.wal import committed_pages, note_copied, write_again
 
 
 class Checkpointer:
@@ -36,6 +38,8 @@ class Checkpointer:
         self._copied_pages = 0
         self._is_doubtful = False
         self.log_number = 0
+        self.must_write_again = self.wal_pages > 0
+        """A sync of the log may have failed since it was begun."""
 
     def committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
         """SQLite's hook: a commit left `pages` frames in the log."""
@@ -110,10 +114,13 @@ class Checkpoint:
     def run(self) -> None:
         """Sync the write-ahead log, copy what is pinned, sync the database.
 
-        NoSpaceError, StoreError when the disk fails.
+        NoSpaceError, StoreError when the disk fails, LogDamagedError when the log is not what was written to it.
         """
         try:
             note_copied(self._path, self._pinned_pages)
+            if self._owner.must_write_again and self._pinned_pages:
+                write_again(self._path, self._pinned_pages)
+                self._owner.must_write_again = False
             _, copied = self._copier.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._copied_pages = max(copied, 0)
         except apsw.BusyError:
@@ -121,6 +128,7 @@ class Checkpoint:
         except apsw.FullError as error:
             raise NoSpaceError("There is no space to write the metadata database.") from error
         except (apsw.IOError, OSError) as error:
+            self._owner.must_write_again = True
             raise StoreError(f"The metadata database cannot be written: {error}.") from error
         finally:
             self._pin.execute("COMMIT")

@@ -317,8 +317,12 @@ class Database:
 
     def sync_wal(self) -> None:
         """Make the emptied write-ahead log durable before anything is written to it. In a worker thread."""
-        with connections.database_files(self.path).wal.open("rb") as file:
-            os.fsync(file.fileno())
+        try:
+            with connections.database_files(self.path).wal.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError:
+            self._checkpointer.must_write_again = True
+            raise
 
     def wal_bytes(self) -> int:
         """Size of the write-ahead log's file."""

@@ -7,6 +7,7 @@ the product writes beside SQLite it syncs by `os.fsync`, which is watched as wel
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -75,6 +76,8 @@ class DatabaseFiles:
     def fsynced(self, path: Path) -> None:
         """Somebody wrote by himself and asks for a sync: all that is there is certain, if no crash comes before."""
         self._world.operation("fsync", path.name)
+        if "sync" in self.fails and not self._world.is_over:
+            raise OSError(errno.EIO, "the sync failed, says the simulation")
         disk = self._disks.setdefault(path.name, Disk())
         disk.now[:] = path.read_bytes()
         disk.since.clear()
