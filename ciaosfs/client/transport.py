@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import struct
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ciaosfs.control.messages import Request, decode_part, decode_reply, encode_
 
 CALL_TIMEOUT_S = 30.0
 """For requests that are answered at once. Others (`sync`) wait as long as the daemon lives."""
+_TIMEVAL = struct.Struct("@ll")
 MOUNT_NAMES = "mount-*.sock"
 """Matches what `mount_socket_path` gives."""
 _RECEIVE_BYTES = 65536
@@ -87,7 +89,8 @@ class Connection:
         self.reply_body = b""
 
     def __enter__(self) -> Connection:
-        self._socket.settimeout(CALL_TIMEOUT_S)
+        # With a timeout of Python's the kernel would not wait at all for a daemon that has many to accept.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(CALL_TIMEOUT_S), 0))
         try:
             self._socket.connect(os.fspath(self._path))
         except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -166,12 +167,14 @@ class Desk:
         """A client of user `uid`; on leaving, its conversation has ended and everything is given back."""
         near, far = stream_pair or trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._converse, far, Peer(1, uid, uid, ()))
+            pid = os.getpid()
+            nursery.start_soon(self._converse, far, Peer(pid, uid, uid, (), os.pidfd_open(pid)))
             client = Client(near)
             yield client
             await near.aclose()
 
     async def _converse(self, stream: trio.abc.Stream, peer: Peer) -> None:
         async with stream:
-            await Conversation(stream, peer, self.dispatcher, self.bodies).run()
+            with peer:
+                await Conversation(stream, peer, self.dispatcher, self.bodies).run()
         self.ended += 1

@@ -77,11 +77,17 @@ class Peer:
             self._pidfd = -1
 
     def caller(self, connection: Connection, checks: TokenChecks) -> Caller:
-        """Who calls now. Whose token has ended is no owner and has no grant."""
+        """Who calls now. Whose token has ended is no owner and has no grant.
+
+        Nor is who uses a connection of a process that has ended: nobody knows by which token that was judged.
+        """
         pid = self._pid_now()
         grant = connection.given or (checks.grant_of(pid, self.uid) if pid else None)
         is_live = grant is not None and checks.is_live(grant.token_id)
-        is_owner = self.is_owner and grant is None
+        has_ended = (
+            self._pid > 0 and not pid
+        )  # 0 from the beginning: in a container that is not seen from here
+        is_owner = self.is_owner and grant is None and not has_ended
         return Caller(pid, self.uid, self._gid, self._groups, is_owner, grant if is_live else None)
 
     def _pid_now(self) -> int:

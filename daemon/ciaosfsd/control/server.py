@@ -28,7 +28,8 @@ from ciaosfsd.control.peer import Peer, TokenChecks, peer_of
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 128
+BACKLOG = limits.CONTROL_CLIENTS_MAX
+"""Who comes while so many wait to be accepted waits in connect(2)."""
 
 
 class ControlServer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 
@@ -15,8 +14,9 @@ from trio.testing import MockClock, trio_test
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import AccessError, DaemonError, FsError, UsageError
-from ciaosfs.control.messages import Request, decode_request, encode_request
-from tests.support.conversing import OPERATIONS, SECRET, Desk, Thing, digest
+from ciaosfs.control.messages import Request, encode_request
+from tests.support.conversing import SECRET, Desk, Thing, digest
+from tests.support.rubbish import STREAMS, expected, shown
 
 
 @pytest.fixture
@@ -240,80 +240,9 @@ async def test_a_bug_shows_neither_arguments_nor_body_in_the_log(
     caplog.clear()
 
 
-# Whatever is sent, cut wherever, is answered as the protocol says, up to where it can be understood.
-
-ROWS = {row.name: row for row in OPERATIONS}
-BODIES = st.binary(max_size=300) | st.sampled_from([b"\n" * 50, b'{"v":1,"op":"keep"}\n' * 20, bytes(90_000)])
-NAMES = st.sampled_from([*ROWS, "dance"]) | st.text(max_size=5)
-REQUESTS = st.builds(
-    lambda name, body, wrong: encode_request(Request(name, {"a": name}, max(0, len(body) + wrong))) + body,
-    NAMES,
-    BODIES,
-    st.sampled_from([0] * 10 + [-1, 1, 7, 300]),
-)
-RUBBISH = (
-    st.binary(max_size=60).map(lambda data: data + b"\n")
-    | st.sampled_from(
-        [
-            b"\n",
-            b"{}\n",
-            b'{"v":1,"op":"take","body":1e3}\n',
-            b'{"v":1,"op":"take","body":99999999999999}\n',
-            b'{"v":1,"op":"take","op":"own"}\n',
-            b'{"v":1,"op":"take","x":' + b"[" * 5000 + b"}\n",
-            b'{"v":1,"op":"take","x":' + b"9" * 5000 + b"}\n",
-            b'{"v":1,"op":"take","x":"\\udcff\\ud800"}\n',
-            b'{"v":1,"op":"take","x":NaN}\n',
-            b"x" * limits.CONTROL_MESSAGE_BYTES_MAX,
-            b" " * (limits.CONTROL_MESSAGE_BYTES_MAX - 20) + b'{"v":1,"op":"keep"}\n',
-        ]
-    )
-    | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=9),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    ).map(lambda value: json.dumps({"v": 1, "op": "take", "body": value}).encode() + b"\n")
-)
-
-
-def expected(sent: bytes) -> list[tuple[bool, str]]:
-    """What the protocol promises for a client without rights: (whether it is good, code or digest of the body)."""
-    replies: list[tuple[bool, str]] = []
-    while True:
-        line, end, rest = sent.partition(b"\n")
-        if len(line) >= limits.CONTROL_MESSAGE_BYTES_MAX:
-            return [*replies, (False, "UsageError")]
-        if not end:
-            return replies
-        try:
-            request = decode_request(line)
-        except UsageError:
-            return [*replies, (False, "UsageError")]
-        body, sent = rest[: request.body_bytes], rest[request.body_bytes :]
-        if len(body) < request.body_bytes:
-            return replies
-        replies.append(_outcome(request, body))
-
-
-def _outcome(request: Request, body: bytes) -> tuple[bool, str]:
-    codes = {"refuse": "FsError", "break": "DaemonError", "administer": "AccessError", "own": "AccessError"}
-    row = ROWS.get(request.operation)
-    if row is not None and request.operation in ("administer", "own"):
-        return False, "AccessError"
-    if row is None or (body and not row.takes_body):
-        return False, "UsageError"
-    if request.operation in ("use", "close"):
-        return False, "FsError"
-    if request.operation in codes:
-        return False, codes[request.operation]
-    return True, digest(body) if row.takes_body or row.gives_body else ""
-
-
 @settings(deadline=None, max_examples=150)
-@given(st.lists(REQUESTS | RUBBISH, max_size=6).map(b"".join), st.floats(0, 1), st.integers(1, 70_000))
-def test_whatever_is_sent_is_answered_as_far_as_it_can_be_understood(
-    sent: bytes, share: float, step: int
-) -> None:
-    sent = sent[: len(sent) if share > 0.5 else int(2 * share * len(sent))]
+@given(STREAMS, st.integers(1, 70_000))
+def test_whatever_is_sent_is_answered_as_far_as_it_can_be_understood(sent: bytes, step: int) -> None:
     logging.getLogger("ciaosfsd.control.conversation").disabled = True
     try:
         trio.run(_converse, sent, max(step, len(sent) // 200), clock=MockClock(autojump_threshold=0))
@@ -332,6 +261,5 @@ async def _converse(sent: bytes, step: int) -> None:
         except trio.BrokenResourceError:
             pass  # it has ended: what it said before is there
         replies = await client.all_replies()
-    shown = [(ok, result.get("body", "") if ok else result) for ok, result, _ in replies]
-    assert shown == expected(sent)
+    assert shown(replies) == expected(sent)
     assert (desk.bodies.held, desk.ended, Thing.open) == (0, 1, 0)

@@ -147,3 +147,16 @@ def test_a_request_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="status has"):
             connection.call("status", body=bytes(limits.CONTROL_BODY_BYTES_MAX + 1))
         assert connection.call("status") == {}
+
+
+def test_a_daemon_that_has_many_to_accept_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        with Connection(path):
+            waiting = threading.Thread(target=lambda: Connection(path).__enter__().__exit__(None, None, None))
+            waiting.start()
+            for _ in range(2):
+                listener.accept()[0].close()
+            waiting.join()
