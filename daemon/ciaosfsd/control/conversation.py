@@ -50,6 +50,7 @@ class Conversation:
         try:
             while (line := await self._next_line()) is not None:
                 with self._dispatcher.busy():
+                    await self._dispatcher.wait_turn()
                     await self._serve(line)
         except ClientGoneError:
             return
@@ -154,6 +155,7 @@ class Conversation:
     async def _body_piece(self, length_max: int, patience: _Patience) -> bytes:
         if piece := self._frames.take(length_max):
             return piece
+        await self._dispatcher.wait_turn()
         with patience.spend():
             piece = await self._receive(min(length_max, _BODY_PIECE_BYTES))
         if not piece:

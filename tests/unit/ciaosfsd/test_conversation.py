@@ -5,9 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import trio
+from ciaosfsd.control.call import Call, Operation
+from ciaosfsd.control.needs import ANYBODY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, trio_test
@@ -224,6 +228,35 @@ async def test_a_user_with_many_half_bodies_stops_nobody_else(autojump_clock: Mo
         assert trio.current_time() < 2
         nursery.cancel_scope.cancel()
     assert desk.bodies.held == 0
+
+
+@trio_test
+async def test_between_any_two_requests_others_have_their_turn(autojump_clock: MockClock) -> None:
+    began = answered = most = 0
+
+    async def count(call: Call) -> Mapping[str, Any]:
+        nonlocal began
+        began += 1
+        return {}
+
+    desk = Desk([Operation("count", ANYBODY, count)])
+
+    async def ask() -> None:
+        nonlocal answered
+        async with desk.client() as client:
+            await client.stream.send_all(encode_request(Request("count")) * 20)
+            for _ in range(20):
+                await client.reply()
+        answered += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(ask)
+        while answered < 50:
+            before = began
+            await trio.lowlevel.checkpoint()
+            most = max(most, began - before)
+    assert (began, most) == (1000, 1)
 
 
 @trio_test
