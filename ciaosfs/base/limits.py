@@ -167,6 +167,7 @@ CONTROL_BODIES_USER_BYTES_MAX = 8 * MIB
 """Of one user's clients together: who is slow with many slows down only his own."""
 CONTROL_KEPT_MAX = 64
 """Things, such as open objects, that a connection keeps between its requests."""
+CONTROL_KEPT_USER_MAX = 2048
 CONTROL_KEPT_ALL_MAX = 4096
 CONTROL_IDLE_S = 600.0
 """A client that is silent for so long and keeps nothing is let go."""
@@ -221,4 +222,4 @@ assert READ_LATE_S_MIN < READ_LATE_S_FIRST < READ_LATE_S_MAX < DRIVE_DEADLINE_S
 assert 2 * DRIVE_READS_MAX < WORKER_THREADS_MAX
 assert CONTROL_CLIENTS_USER_MAX + CONTROL_CLIENTS_OWNER < CONTROL_CLIENTS_MAX
 assert CONTROL_BODY_BYTES_MAX < CONTROL_BODIES_USER_BYTES_MAX < CONTROL_BODIES_BYTES_MAX
-assert CONTROL_KEPT_MAX < CONTROL_KEPT_ALL_MAX
+assert CONTROL_KEPT_MAX < CONTROL_KEPT_USER_MAX < CONTROL_KEPT_ALL_MAX

@@ -31,8 +31,8 @@ from ciaosfs.fs.reclaim import Reclaimer
 from ciaosfs.fs.requester import Requester
 from ciaosfs.fs.room import NAME_BYTES, RoomMaker
 from ciaosfs.fs.slicing import Slicer
-from ciaosfs.fs.unnamed import Naming
 from ciaosfs.fs.statistics import FileSystemStatistics, gather
+from ciaosfs.fs.unnamed import Naming
 from ciaosfs.meta import losses, reports
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import FLAG_COMPRESS_NONE, ROOT_INO, Inode

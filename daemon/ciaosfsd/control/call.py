@@ -8,6 +8,7 @@ called, the caller has been judged. It raises CiaosError for what it refuses.
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -53,10 +54,18 @@ Kind = TypeVar("Kind")
 
 
 class Tally:
-    """How much all connections keep together."""
+    """How much the connections of each user keep together."""
 
     def __init__(self) -> None:
-        self.kept = 0
+        self.by_uid: Counter[int] = Counter()
+
+    def check(self, uid: int) -> None:
+        """FsError ENFILE when user `uid` may not keep one thing more."""
+        if (
+            self.by_uid[uid] >= limits.CONTROL_KEPT_USER_MAX
+            or self.by_uid.total() >= limits.CONTROL_KEPT_ALL_MAX
+        ):
+            raise FsError(errno.ENFILE, "Too much is held open on the control socket: try again in a moment.")
 
 
 class Connection:
@@ -65,12 +74,13 @@ class Connection:
     Kept things belong to who kept them: with another token they are not there.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, uid: int) -> None:
         self.given: Grant | None = None
         """Of the token that the client gave with `auth`."""
         self.caller: Caller | None = None
         """Of the call that is carried out, or the last one."""
         self._tally = tally
+        self._uid = uid
         self._kept: dict[int, tuple[int, Closeable]] = {}
         self._next = 1
 
@@ -84,11 +94,10 @@ class Connection:
             raise FsError(
                 errno.EMFILE, f"A connection may hold {limits.CONTROL_KEPT_MAX} things open: close some."
             )
-        if self._tally.kept >= limits.CONTROL_KEPT_ALL_MAX:
-            raise FsError(errno.ENFILE, "Too much is held open by all clients: try again in a moment.")
+        self._tally.check(self._uid)
         number, self._next = self._next, self._next + 1
         self._kept[number] = self._token_id(), thing
-        self._tally.kept += 1
+        self._tally.by_uid[self._uid] += 1
         return number
 
     def kept(self, number: object, kind: type[Kind]) -> Kind:
@@ -112,7 +121,7 @@ class Connection:
     def forget(self, number: int) -> None:
         """No longer keep what is kept under `number`, without closing it."""
         del self._kept[number]
-        self._tally.kept -= 1
+        self._tally.by_uid[self._uid] -= 1
 
     async def close(self) -> None:
         """Close everything that is kept."""

@@ -42,7 +42,7 @@ class Conversation:
         self._peer = peer
         self._dispatcher = dispatcher
         self._bodies = bodies
-        self._connection = dispatcher.connection()
+        self._connection = dispatcher.connection(peer.uid)
         self._frames = FrameReader(limits.CONTROL_MESSAGE_BYTES_MAX)
 
     async def run(self) -> None:

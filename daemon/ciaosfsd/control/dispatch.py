@@ -42,9 +42,9 @@ class Dispatcher:
         self._settled = trio.Event()
         self._turn = trio.Lock()
 
-    def connection(self) -> Connection:
-        """What a new client has: nothing."""
-        return Connection(self._tally)
+    def connection(self, uid: int) -> Connection:
+        """What a new client of user `uid` has: nothing."""
+        return Connection(self._tally, uid)
 
     async def wait_turn(self) -> None:
         """One client is served in each round of the loop, in the order of coming: between any two the mount is.

@@ -194,7 +194,7 @@ def test_the_kernel_says_who_connects(tmp_path: Path) -> None:
         client.connect(str(tmp_path / "s"))
         accepted, _ = listener.accept()
         with accepted, peer_of(accepted) as peer:
-            caller = peer.caller(Connection(Tally()), TokenChecks())
+            caller = peer.caller(Connection(Tally(), 0), TokenChecks())
     assert (caller.pid, caller.uid, caller.gid) == (os.getpid(), os.geteuid(), os.getegid())
     assert sorted(caller.groups) == sorted(os.getgroups())
     assert caller.is_owner and caller.grant is None
@@ -224,7 +224,7 @@ def test_a_connection_that_was_handed_on_has_no_session(tmp_path: Path) -> None:
         with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
             accepted, _ = listener.accept()
             with accepted, peer_of(accepted) as peer:
-                connection = Connection(Tally())
+                connection = Connection(Tally(), 0)
                 process.wait()  # its child has the connection now, and it may be reaped
                 caller = peer.caller(connection, checks)
                 assert (caller.pid, caller.uid, caller.grant) == (0, os.geteuid(), None)
