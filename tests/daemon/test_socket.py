@@ -26,7 +26,7 @@ from tests.support.mount import ROOT
 
 NOBODY = 65534
 FLOODING = 300
-ROUNDS = 12
+ROUNDS = 5
 ROW = re.compile(r"\| `([a-z-]+)` \| ([a-z ]+) \|")
 
 
