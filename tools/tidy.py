@@ -41,6 +41,7 @@ DOORS = {
     "zstandard": "ciaosfs.codec.compression",
     "pyfuse3": "ciaosfsd.fuse",
     "click": "ciaosfs.cli",
+    "prometheus_client": "ciaosfsd.metrics.exposition",
 }
 TRIO_FLOOR = 2
 CLOCK_DOOR = "ciaosfs.base.clock"

@@ -23,6 +23,7 @@ CONFIG_BYTES_MAX = 256 * limits.KIB
 """A larger file was not written by us: DRIVES_MAX drives need about 60 KiB."""
 STORE_FORMAT_VERSION = 1
 COMPRESSION_POLICIES = ("auto", "zstd", "none")
+PORT_MAX = 65535
 
 Value = TypeVar("Value", bound=int | float | str)
 
@@ -82,6 +83,8 @@ class StoreConfig:
     """Everything stored is read and verified once in so many days; 0: only when asked for."""
     repair_after_s: float = limits.REPAIR_AFTER_S
     """A drive that is absent for longer is repaired around."""
+    metrics_port: int = 0
+    """Of 127.0.0.1, where Prometheus reads metrics; 0: nowhere."""
 
 
 def parse_labels(words: Iterable[str]) -> DriveLabels:
@@ -212,6 +215,9 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
     repair_after_s = _take_between(
         fields, "repair_after_s", limits.REPAIR_AFTER_S, 0.0, limits.REPAIR_AFTER_S_MAX
     )
+    metrics_port = _take(fields, "metrics_port", int, 0)
+    if not 0 <= metrics_port <= PORT_MAX:
+        raise UsageError(f"metrics_port is {metrics_port} and must lie between 0 (none) and {PORT_MAX}.")
     compression = _take(fields, "compression", str, "auto")
     if compression not in COMPRESSION_POLICIES:
         raise UsageError(
@@ -229,6 +235,7 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         job_share=job_share,
         scrub_period_days=scrub_period_days,
         repair_after_s=repair_after_s,
+        metrics_port=metrics_port,
     )
 
 
@@ -301,6 +308,9 @@ job_share = {job_share:g}
 # What lies on a drive that has been absent for so many seconds is rebuilt on others; may be edited.
 repair_after_s = {repair_after:g}
 
+# Prometheus finds metrics at http://127.0.0.1:PORT/metrics while the store is mounted; 0: nowhere. May be edited.
+metrics_port = {metrics_port}
+
 # The number that the next drive gets; numbers are never given twice.
 next_drive = {next_drive}
 
@@ -344,6 +354,7 @@ def format_config(config: StoreConfig) -> str:
             scrub_period=config.scrub_period_days,
             job_share=config.job_share,
             repair_after=config.repair_after_s,
+            metrics_port=config.metrics_port,
         )
     ]
     parts += [format_drive(config.path, drive) for drive in config.drives]

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ciaosfs.base import errors, limits
-from ciaosfs.base.config import load_config
+from ciaosfs.base.config import PORT_MAX, load_config
 from ciaosfs.base.errors import CiaosError, DaemonError, MountError
 from ciaosfs.cli import output
 from ciaosfs.client import mounts, storelock
@@ -39,6 +39,12 @@ arenas keep what stays resident from growing with the number of threads."""
     multiple=True,
     help="What the mount shall be, as for mount(8). More than once for more.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, PORT_MAX),
+    metavar="PORT",
+    help="Let Prometheus read metrics at http://127.0.0.1:PORT/metrics, whatever ciaosfs.toml says; 0: nowhere.",
+)
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to the terminal.")
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
@@ -46,6 +52,7 @@ def command(
     store: Path,
     mountpoint: Path | None,
     wanted: Sequence[str],
+    metrics_port: int | None,
     foreground: bool,
     debug: bool,
     as_json: bool,
@@ -59,11 +66,14 @@ def command(
     \b
     Example:
       ciaosfs mount /srv/store /mnt/ciaos
+      ciaosfs mount /srv/store /mnt/ciaos --metrics-port 9464
     """
     config = load_config(store.resolve())
     if mountpoint is None:
         mountpoint = _default_mountpoint()
     options = [*daemon_options(wanted), *(["--debug"] if debug else [])]
+    if metrics_port is not None:
+        options += ["--metrics-port", str(metrics_port)]
     if foreground:
         _detach_dead(config.path, mountpoint)
         command = [*_daemon_command(config.path, mountpoint), *options, "--foreground"]

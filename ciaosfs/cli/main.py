@@ -21,6 +21,8 @@ COMMANDS = (
     "umount",
     "status",
     "sync",
+    "top",
+    "metrics",
     "job",
     "scrub",
     "drive",

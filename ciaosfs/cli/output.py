@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -24,6 +24,17 @@ def print_json(kind: str, fields: Mapping[str, Any]) -> None:
 def print_result(sentence: str) -> None:
     """What a command did, on stdout."""
     click.echo(sentence)
+
+
+def print_text(text: str) -> None:
+    """Lines that end as they should, on stdout."""
+    click.echo(text, nl=False)
+
+
+def print_raw(text: str) -> None:
+    """What a terminal interprets, on stdout, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def talk(sentence: str) -> None:
@@ -191,10 +202,13 @@ def _print_table(table: Sequence[Sequence[str]]) -> None:
         click.echo(line)
 
 
-def format_table(table: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines with aligned columns."""
+def format_table(table: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """The rows as lines with aligned columns; those in `right` end in one line."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in table
     ]

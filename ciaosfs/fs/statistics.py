@@ -16,7 +16,8 @@ HitsMisses = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class CacheCounts:
-    """`pages`: ranges of stripes that came from the page cache of the drives in the loop, or by a thread. `heads`: of needles."""
+    """`pages`: ranges of stripes that came from the page cache of the drives in the loop, or by a thread; `heads`: those of
+    needles."""
 
     pages: HitsMisses = (0, 0)
     heads: HitsMisses = (0, 0)

@@ -62,6 +62,8 @@ async def _serve(
         nursery.start_soon(_watch_signals, signals, stopping)
         nursery.start_soon(_stop_when, stopping, running.stop)
         await nursery.start(running.control.serve)
+        if running.metrics is not None:
+            nursery.start_soon(running.metrics.serve)
         nursery.start_soon(_report_ready, running.session.wait_answering, on_ready)
         await running.session.serve()
         log.info("no longer mounted, closing")

@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="what the mount shall be, too",
     )
     parser.add_argument(
+        "--metrics-port", type=int, help="instead of the store's own; 0: no metrics on a port"
+    )
+    parser.add_argument(
         "--report-fd", type=int, help="pipe on which to say that the mount answers, or why not"
     )
     return parser.parse_args(arguments)
@@ -98,6 +102,8 @@ def _run_reporting(options: argparse.Namespace, report: Report) -> Ending:
     """Run, and turn whatever ends it into an ending."""
     try:
         config = load_config(options.store.resolve())
+        if options.metrics_port is not None:
+            config = replace(config, metrics_port=options.metrics_port)
         mountpoint = check_mountpoint(options.mountpoint)
         transport.make_runtime_directory()
         socket = transport.socket_path(config.store_id)

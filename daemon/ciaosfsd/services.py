@@ -20,10 +20,14 @@ from ciaosfsd.control.handlers_drives import DriveHandlers
 from ciaosfsd.control.handlers_hello import HelloHandlers
 from ciaosfsd.control.handlers_jobs import JobHandlers
 from ciaosfsd.control.handlers_objects import ObjectHandlers
+from ciaosfsd.control.handlers_stats import StatsHandlers
 from ciaosfsd.control.peer import TokenChecks
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.fuse.kernelcache import forget_name
 from ciaosfsd.fuse.session import Session, mounted
+from ciaosfsd.metrics.endpoint import Endpoint, listening
+from ciaosfsd.metrics.requests import Requests
+from ciaosfsd.metrics.snapshot import Snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Services:
     session: Session
     control: ControlServer
     objects: ObjectStore
+    metrics: Endpoint | None
 
     async def stop(self) -> None:
         """End what uses the mount from this side, then unmount."""
@@ -54,17 +59,22 @@ async def build(
     Raises CiaosError when the store cannot be opened, the mount is refused, or what was written could not be
     brought onto the drives at the end.
     """
+    requests = Requests()
     async with (
         Workers() as workers,
         open_store(config, workers) as filesystem,
         open_jobs(config, filesystem.parts) as jobs,
         Agent(mountpoint) as agent,
     ):
-        with mounted(filesystem, mountpoint, config.path, workers, mount_options) as session:
+        with (
+            listening(config.metrics_port) as port,
+            mounted(filesystem, mountpoint, config.path, workers, requests, mount_options) as session,
+        ):
             admin = AdminHandlers(
                 config, filesystem, mountpoint, session.flush_kernel, stop, jobs.healer.lost_stripes
             )
             objects = ObjectStore(filesystem, agent, forget_name)
+            snapshots = Snapshots(config.path, mountpoint, filesystem, jobs, requests)
             checks = TokenChecks()
             rows = [
                 *admin.operations(),
@@ -72,8 +82,10 @@ async def build(
                 *DriveHandlers(jobs.drives, jobs.runner, mountpoint).operations(),
                 *CheckHandlers(filesystem, jobs.healer.lost_stripes).operations(),
                 *ObjectHandlers(objects).operations(),
+                *StatsHandlers(snapshots).operations(),
             ]
             rows += HelloHandlers(config, mountpoint, rows, checks.verify).operations()
             mount = mounts.mount_at(mountpoint)
             name = None if mount is None else transport.mount_socket_path(mount)
-            yield Services(session, ControlServer(socket, rows, checks, name), objects)
+            endpoint = None if port is None else Endpoint(port, snapshots.metrics)
+            yield Services(session, ControlServer(socket, rows, checks, name), objects, endpoint)

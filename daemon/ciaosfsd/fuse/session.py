@@ -30,6 +30,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfsd.fuse.errors import guarded
 from ciaosfsd.fuse.loop import Loop
 from ciaosfsd.fuse.operations import Handlers
+from ciaosfsd.metrics.requests import Requests
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
@@ -122,17 +123,23 @@ class Session:
 
 @contextmanager
 def mounted(
-    filesystem: FileSystem, mountpoint: Path, store: Path, workers: Workers, wanted: Collection[str] = ()
+    filesystem: FileSystem,
+    mountpoint: Path,
+    store: Path,
+    workers: Workers,
+    requests: Requests,
+    wanted: Collection[str] = (),
 ) -> Iterator[Session]:
     """Mount `filesystem` at `mountpoint`, as `check_mountpoint` returned it; on leaving it is not mounted.
 
-    `wanted` are some of `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or fusermount3 refuses.
+    `requests` counts what is asked, `wanted` are some of `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or
+    fusermount3 refuses.
     """
     loop = Loop(idle=filesystem.use_idle_moment)
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:
-        _init(guarded(Handlers(filesystem)), mountpoint, _options(store, wanted))
+        _init(guarded(Handlers(filesystem), requests), mountpoint, _options(store, wanted))
         log.info("mounted at=%s", mountpoint)
         try:
             yield Session(mountpoint, loop, workers)
