@@ -28,7 +28,7 @@ FLOORS = (
     ("stripe", "access"),
     ("fs",),
     ("objects", "jobs", "checking"),
-    ("offline", "ciaosfsd"),
+    ("offline", "ciaosfsd", "doctor"),
     ("cli",),
 )
 FLOOR = {package: height for height, packages in enumerate(FLOORS) for package in packages}

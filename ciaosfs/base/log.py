@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ciaosfs.base import clock, limits
 
+LOG_NAME = "ciaosfsd.log"
+"""Of the daemon, in the directory of its store."""
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

@@ -6,15 +6,19 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 
-from ciaosfs.base.config import load_config
+from ciaosfs.base.config import DriveConfig, load_config
 from ciaosfs.base.errors import DamagedError
 from ciaosfs.cli import output
-from ciaosfs.cli.safety import FINISHED
+from ciaosfs.cli.safety import FINISHED, lost_stripes, spare_drives
 from ciaosfs.client import storelock
 from ciaosfs.client.locate import connect, locate, locate_mounted
+from ciaosfs.doctor.stores import last_commit_ns
+from ciaosfs.drive.identity import IDENTITY_NAME
+from ciaosfs.drive.making import space_at
 
 LISTING_S = 600.0
 """For a look at every shard and every name of a large store, before the first file is found."""
@@ -68,9 +72,20 @@ def _damaged(path: Path | None, as_json: bool) -> int:
 
 def _of_mounted(store: Path) -> dict[str, Any]:
     with connect(store) as connection:
+        hello = connection.call("hello")
         fields = connection.call("status")
         jobs = [job for job in connection.call("job-list")["jobs"] if job["state"] not in FINISHED]
-        return {"mounted": True, **fields, "jobs": jobs}
+    by_spare = fields["stripes_by_spare"]
+    return {
+        "mounted": True,
+        "store_id": hello["store"],
+        "version": hello["version"],
+        "access": hello["access"],
+        **fields,
+        "drives_that_may_fail": spare_drives(fields["parity"], by_spare),
+        "stripes_lost": lost_stripes(by_spare),
+        "jobs": jobs,
+    }
 
 
 def _of_unmounted(store: Path) -> dict[str, Any]:
@@ -78,17 +93,20 @@ def _of_unmounted(store: Path) -> dict[str, Any]:
     holder, ending = storelock.read_lock(store)
     return {
         "mounted": False,
+        "store_id": str(UUID(bytes=config.store_id)),
         "store": str(config.path),
         "data": config.data_count,
         "parity": config.parity_count,
         "holder_pid": holder.pid if holder is not None else None,
         "last_ending": asdict(ending) if ending is not None else None,
-        "drives": [
-            {
-                "number": drive.number,
-                "path": str(drive.path),
-                "state": "present" if (drive.path / "drive.json").exists() else "absent",
-            }
-            for drive in config.drives
-        ],
+        "last_commit_ns": last_commit_ns(config.path),
+        "drives": [_drive(drive) for drive in config.drives],
     }
+
+
+def _drive(drive: DriveConfig) -> dict[str, Any]:
+    fields = {"number": drive.number, "path": str(drive.path), "labels": drive.labels.fields()}
+    if not (drive.path / IDENTITY_NAME).exists():
+        return {**fields, "state": "absent"}
+    space = space_at(drive.path)
+    return {**fields, "state": "present", "free": space.free_bytes, "total": space.total_bytes}

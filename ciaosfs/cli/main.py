@@ -23,6 +23,7 @@ COMMANDS = (
     "sync",
     "top",
     "metrics",
+    "doctor",
     "job",
     "scrub",
     "drive",

@@ -31,6 +31,12 @@ def print_text(text: str) -> None:
     click.echo(text, nl=False)
 
 
+def print_colored(word: str, color: str, rest: str) -> None:
+    """A line whose first word has a color where the terminal has some."""
+    click.secho(word, fg=color, nl=False)
+    click.echo(rest)
+
+
 def print_raw(text: str) -> None:
     """What a terminal interprets, on stdout, at once."""
     sys.stdout.write(text)

@@ -24,9 +24,8 @@ def safety_line(
     `by_spare` says how many stripes can do without how many more shards (whole ones may be left out), `by_missing` how
     many miss how many.
     """
-    lost = sum(count for spare, count in by_spare.items() if int(spare) < 0)
-    kept = [int(spare) for spare, count in by_spare.items() if count and int(spare) >= 0]
-    parts = [_may_fail(min([*kept, parity]))]
+    lost = lost_stripes(by_spare)
+    parts = [_may_fail(spare_drives(parity, by_spare))]
     if lost:
         noun = "stripe cannot" if lost == 1 else "stripes cannot"
         parts.insert(0, f"{lost:,} {noun} be read any more ('ciaosfs status --damaged' lists the files)")
@@ -35,6 +34,16 @@ def safety_line(
         parts.append(", ".join(_misses(number, count) for number, count in missing))
         parts.append(_when_whole(jobs))
     return "; ".join(filter(None, parts))
+
+
+def lost_stripes(by_spare: Mapping[str, int]) -> int:
+    """How many stripes cannot be read any more."""
+    return sum(count for spare, count in by_spare.items() if int(spare) < 0)
+
+
+def spare_drives(parity: int, by_spare: Mapping[str, int]) -> int:
+    """How many more drives may fail, whichever they are, before something is lost that is not yet."""
+    return min([*(int(spare) for spare, count in by_spare.items() if count and int(spare) >= 0), parity])
 
 
 def _may_fail(spare: int) -> str:

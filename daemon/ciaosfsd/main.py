@@ -21,15 +21,13 @@ import trio
 
 from ciaosfs.base.config import StoreConfig, load_config
 from ciaosfs.base.errors import CiaosError
-from ciaosfs.base.log import set_up_file, set_up_terminal
+from ciaosfs.base.log import LOG_NAME, set_up_file, set_up_terminal
 from ciaosfs.client import mounts, storelock, transport
 from ciaosfs.client.storelock import Ending, Holder
 from ciaosfsd.fuse.session import check_mountpoint
 from ciaosfsd.lifecycle import cause_of, run
 
 log = logging.getLogger("ciaosfsd")
-
-LOG_NAME = "ciaosfsd.log"
 
 
 class Report:
