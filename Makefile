@@ -12,7 +12,7 @@ PYTEST := $(PYTHON) -m pytest
 export STORE MOUNT
 
 .DEFAULT_GOAL := help
-.PHONY: help up down setup setup-run test test-model test-crash test-mount tidy lint fmt bench soak ci dist clean
+.PHONY: help up down setup setup-run man test test-model test-crash test-mount tidy lint fmt bench soak ci dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ fmt: setup ## format the sources
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
+man: setup ## the manual pages, in packaging/man (`man -l packaging/man/ciaosfs.1`)
+	$(PYTHON) -m tools.genman
+
 bench: setup ## compare with a plain directory and an in-memory file system (ROUNDS=3 ARGS="--only create")
 	$(PYTHON) -m tools.bench_mount --rounds $(ROUNDS) --markdown $(ARGS)
 
@@ -61,7 +64,7 @@ soak: setup ## the simulator with new seeds, model, contract, crash and mount te
 
 ci: lint test ## what has to hold before a change is taken
 
-dist: setup ## a wheel and a source archive in dist/
+dist: man ## a wheel and a source archive in dist/
 	mkdir -p dist
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
 	git archive --format=tar.gz --prefix=ciaosfs/ --output=dist/ciaosfs-source.tar.gz HEAD

@@ -30,6 +30,7 @@ COMMANDS = (
     "check",
     "recover",
     "inspect",
+    "completion",
 )
 INTERRUPTED = 130
 EXIT_STATUS = """\b
