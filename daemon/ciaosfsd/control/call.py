@@ -174,6 +174,8 @@ class Operation:
     streams: bool = False
     takes_body: bool = False
     gives_body: bool = False
+    gives_page: bool = False
+    """Its result may fill a line: like a body it is made when there is room for it."""
 
     def __post_init__(self) -> None:
-        assert not (self.takes_body and self.gives_body)
+        assert not (self.takes_body and (self.gives_body or self.gives_page))

@@ -21,7 +21,7 @@ from ciaosfs.base.errors import CiaosError, FsError, UsageError
 from ciaosfs.control.framing import FrameReader
 from ciaosfs.control.messages import Request, decode_request, encode_failure, encode_part, encode_result
 from ciaosfsd.control.bodies import BodyBudget, Lease
-from ciaosfsd.control.call import Answer
+from ciaosfsd.control.call import Answer, Call, Operation
 from ciaosfsd.control.dispatch import ClientGoneError, Dispatcher
 from ciaosfsd.control.peer import Peer
 
@@ -49,9 +49,8 @@ class Conversation:
         """Until the client goes, is silent for too long or sends what is no request."""
         try:
             while (line := await self._next_line()) is not None:
-                with self._dispatcher.busy():
-                    await self._dispatcher.wait_turn()
-                    await self._serve(line)
+                await self._dispatcher.wait_turn()
+                await self._serve(line)
         except ClientGoneError:
             return
         except CiaosError as error:
@@ -71,39 +70,44 @@ class Conversation:
         """Raises CiaosError when the stream is of no further use."""
         request = decode_request(line)
         with self._bodies.lease(self._peer.uid) as lease:
-            reply = await self._reply(request, lease)
-            # One after the other: putting them together would copy the body.
-            for piece in reply:
-                await self._send(piece)
+            try:
+                row, _ = self._admit(request)
+            except CiaosError as error:
+                await self._skip_body(request.body_bytes)
+                await self._send(encode_failure(error))
+                return
+            body = await self._read_body(request.body_bytes, lease)
+            if row.gives_body or row.gives_page:
+                await lease.extend(limits.CONTROL_BODY_BYTES_MAX)
+            with self._dispatcher.busy():
+                reply = await self._reply(request, body)
+                del body  # while the answer is on its way only that is held
+                lease.shrink(max(0, lease.held - sum(map(len, reply))))
+                # One after the other: putting them together would copy the bytes.
+                for piece in reply:
+                    await self._send(piece)
 
-    async def _reply(self, request: Request, lease: Lease) -> tuple[bytes | bytearray | memoryview, ...]:
-        """What is to be sent. Bytes of the body are read in any case."""
+    def _admit(self, request: Request) -> tuple[Operation, Call]:
+        """Whether it may be carried out now. Raises CiaosError."""
+        row = self._dispatcher.row(request.operation)
+        call = self._dispatcher.admit(row, self._peer, self._connection)
+        if request.body_bytes and not row.takes_body:
+            raise UsageError(f"No bytes may follow the request {row.name}.")
+        return row, replace(call, arguments=request.arguments)
+
+    async def _reply(self, request: Request, body: bytes) -> tuple[bytes | bytearray | memoryview, ...]:
+        """What is to be sent."""
         try:
-            row = self._dispatcher.row(request.operation)
-            call = self._dispatcher.admit(row, self._peer, self._connection)
-            if request.body_bytes and not row.takes_body:
-                raise UsageError(f"No bytes may follow the request {row.name}.")
-        except CiaosError as error:
-            await self._skip_body(request.body_bytes)
-            return (encode_failure(error),)
-        body = await self._read_body(request.body_bytes, lease)
-        if row.gives_body:
-            await lease.extend(limits.CONTROL_BODY_BYTES_MAX)
-        try:
-            call = replace(call, arguments=request.arguments, body=body)
-            answer = await self._dispatcher.carry_out(row, call, self._send_part)
-            reply = _encode_answer(answer)
+            row, call = self._admit(request)  # again: the token may have ended while the body came
+            answer = await self._dispatcher.carry_out(row, replace(call, body=body), self._send_part)
+            return _encode_answer(answer)
         except ClientGoneError:
             raise
         except CiaosError as error:
             return (encode_failure(error),)
         except Exception as error:
-            log.exception("control request failed op=%s", row.name)
+            log.exception("control request failed op=%s", request.operation)
             return (encode_failure(error),)
-        lease.shrink(
-            lease.held - len(answer.body)
-        )  # of what was for the request, or more than the answer has
-        return reply
 
     async def _send_part(self, part: Mapping[str, Any]) -> None:
         await self._send(encode_part(part))

@@ -64,7 +64,9 @@ class Dispatcher:
         return row
 
     def admit(self, row: Operation, peer: Peer, connection: Connection) -> Call:
-        """The call to be filled. Raises AccessError when the peer may not make it."""
+        """The call to be filled. AccessError when the peer may not make it, DaemonError when the server closes."""
+        if self._closing:
+            raise DaemonError("The store is being unmounted: this was not begun.")
         caller = peer.caller(connection, self._checks)
         row.need.check(row.name, caller.grant, is_owner=caller.is_owner)
         connection.caller = caller
@@ -106,7 +108,7 @@ class Dispatcher:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While in this context a client is owed an answer."""
+        """While in this context something is carried out, or its answer sent."""
         self._busy += 1
         try:
             yield

@@ -45,7 +45,7 @@ class ObjectHandlers:
             Operation("object-commit", WRITE, self.commit),
             Operation("object-put", WRITE, self.put, takes_body=True),
             Operation("object-append", WRITE, self.append, takes_body=True),
-            Operation("object-list", READ, self.list),
+            Operation("object-list", READ, self.list, gives_page=True),
             Operation("object-delete", DELETE, self.delete),
             Operation("object-rename", WRITE, self.rename),
             Operation("object-let-go", OWNER, self.let_go),

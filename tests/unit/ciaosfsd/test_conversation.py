@@ -154,7 +154,8 @@ async def test_who_does_not_take_the_answer_is_let_go(autojump_clock: MockClock)
     async with desk.client(stream_pair=pair) as client:
         await client.send("give", length=1000)
         await trio.sleep(limits.CONTROL_SEND_S - 1)
-        assert (desk.bodies.held, desk.ended) == (1000, 0)
+        assert 1000 <= desk.bodies.held < 1200  # body and line
+        assert desk.ended == 0
         await trio.sleep(2)
         assert (desk.bodies.held, desk.ended) == (0, 1)
 

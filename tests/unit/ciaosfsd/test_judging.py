@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import trio
 from ciaosfsd.control.call import Connection, Tally
 from ciaosfsd.control.handlers_hello import HelloHandlers
 from ciaosfsd.control.needs import ADMIN, ANYBODY, OWNER, TOKEN, Need, holder
@@ -19,6 +20,7 @@ from trio.testing import MockClock, trio_test
 from ciaosfs.access.grants import Grant
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import AccessError, UsageError
+from ciaosfs.control.messages import Request, encode_request
 from ciaosfs.control.scopes import Scope
 from ciaosfs.offline.mkfs import make_store, plan_store
 from tests.support.conversing import OPERATIONS, SECRET, USER, Desk
@@ -144,6 +146,22 @@ async def test_an_owner_with_a_token_is_judged_by_it_even_when_it_has_ended(
         tokens.by_uid[0] = grant_with(Scope.READ, 5)
         with pytest.raises(AccessError):
             await client.ask("own")
+
+
+@trio_test
+async def test_a_token_that_ends_while_the_body_comes_does_not_count(
+    autojump_clock: MockClock, hello: Path
+) -> None:
+    tokens = Tokens({SECRET: grant_with(Scope.ADMIN)})
+    async with desk_with(tokens, hello).client() as client:
+        await client.ask("auth", token=SECRET)
+        await client.stream.send_all(encode_request(Request("administer", {}, 3)) + b"ab")
+        await trio.sleep(1)
+        tokens.ended.add(7)
+        await client.stream.send_all(b"c")
+        with pytest.raises(AccessError, match="needs a token"):
+            await client.reply()
+        await client.ask("whoami")
 
 
 @pytest.mark.parametrize("token", ["", "x", SECRET[:-1], SECRET + "0", 7, [SECRET], {"token": SECRET}])

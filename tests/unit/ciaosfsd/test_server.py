@@ -133,6 +133,8 @@ async def test_closing_ends_streams_at_once_and_says_so(tmp_path: Path) -> None:
         with trio.fail_after(2):
             await server.close()
         await stream.ended.wait()
+        with pytest.raises(DaemonError, match="was not begun"):
+            await trio.to_thread.run_sync(lambda: call(path, to=1))
         while not caught:  # noqa: ASYNC110 - a thread tells
             await trio.sleep(0.01)
         assert "is being unmounted" in str(caught[0])
