@@ -5,6 +5,7 @@ What is written for that is a file without a name, so nothing is left behind, wh
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ INODES_MIN, INODES_GOOD = 16, 1024
 PROBE_BYTES = 64 * limits.KIB
 SYNC_SLOW_S = 1.0
 ANSWER_S = limits.DRIVE_DEADLINE_S
+_MAKE_ROOM = "Delete files, or add a drive with 'ciaosfs drive add DIR'."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +57,27 @@ def check_drive(config: StoreConfig, drive: DriveConfig) -> list[Finding]:
             return found
         found.append(within(ANSWER_S, check_space, name, drive.path))
         found.append(judge_probe(name, drive.path, within(ANSWER_S, probe, drive.path)))
-    except (TimeoutError, OSError) as error:
-        words = "fails" if isinstance(error, OSError) and error.strerror else "does not answer"
-        found.append(
-            problem(
-                name,
-                f"{drive.path} {words}: {error.strerror or error}.",
-                f"See 'dmesg' and the disk's SMART values; 'ciaosfs drive replace {drive.number} DIR' empties it.",
-            )
-        )
+    except OSError as error:
+        found.append(_failed(name, drive, error))
     wrong = [finding for finding in found if finding.level is not Level.OK]
     return wrong or [ok(name, " ".join(finding.sentence for finding in found))]
+
+
+def _failed(name: str, drive: DriveConfig, error: OSError) -> Finding:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return problem(
+            name,
+            f"{drive.path} may not be used: {error.strerror}.",
+            "Run this as the owner of the store, or as root.",
+        )
+    if error.errno == errno.ENOSPC:
+        return problem(name, f"{drive.path} is full: {error.strerror}.", _MAKE_ROOM)
+    words = f"fails: {error.strerror}" if error.strerror else f"does not answer: {error}"
+    return problem(
+        name,
+        f"{drive.path} {words}.",
+        f"See 'dmesg' and the disk's SMART values; 'ciaosfs drive replace {drive.number} DIR' empties it.",
+    )
 
 
 def _check_identity(name: str, config: StoreConfig, drive: DriveConfig) -> Finding:
@@ -91,11 +103,10 @@ def check_space(name: str, path: Path) -> Finding:
     status = os.statvfs(path)
     free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
     shown = f"{format_bytes(free)} of {format_bytes(total)} are free"
-    remedy = "Delete files, or add a drive with 'ciaosfs drive add DIR'."
     if free < limits.LOG_RESERVE_BYTES:
-        return problem(name, f"It is full: {shown}.", remedy)
+        return problem(name, f"It is full: {shown}.", _MAKE_ROOM)
     if free < FREE_SHARE_GOOD * total:
-        return warning(name, f"It is nearly full: {shown}.", remedy)
+        return warning(name, f"It is nearly full: {shown}.", _MAKE_ROOM)
     inodes = status.f_favail
     if status.f_files and inodes < INODES_GOOD:
         found = problem if inodes < INODES_MIN else warning
@@ -115,7 +126,7 @@ def probe(path: Path) -> Probe:
         moments.append(clock.monotonic_s())
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         if os.pread(descriptor, PROBE_BYTES, 0) != content:
-            raise OSError(5, "it gives back other bytes than were written")
+            raise OSError(errno.EIO, "it gives back other bytes than were written")
         moments.append(clock.monotonic_s())
         write_s, sync_s, read_s = (after - before for before, after in pairwise(moments))
         return Probe(write_s, sync_s, read_s, _has_holes(descriptor), _has_nowait(descriptor))
@@ -172,7 +183,7 @@ def check_disks(config: StoreConfig) -> Finding:
     for drive in config.drives:
         try:
             sites.append(Site(drive.number, drive.labels, within(ANSWER_S, drive.path.stat).st_dev))
-        except (TimeoutError, OSError):
+        except OSError:
             continue  # said by the check of that drive
     sentence = weakness(sites, config.data_count, config.parity_count)
     if sentence is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from ciaosfs.base import clock
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.log import LOG_NAME
 from ciaosfs.client import mounts, transport
 from ciaosfs.client.locate import connect, locate
 from ciaosfs.client.mounts import Mount
@@ -18,6 +19,9 @@ from ciaosfs.doctor.finding import Finding, problem
 from ciaosfs.doctor.machine import Machine, check_machine
 from ciaosfs.doctor.places import check_mounts, check_sockets
 from ciaosfs.doctor.stores import check_store
+
+ANSWER_S = 10.0
+"""For a daemon to say how it is: it may have to look at every stripe."""
 
 
 def examine(path: Path | None, safety: Safety) -> Iterator[Finding]:
@@ -53,7 +57,10 @@ def _examine_store(store: Path, mount: Mount | None, safety: Safety) -> Iterator
     if mount is not None:
         try:
             with connect(store) as connection:
-                status = {**connection.call("status"), "jobs": connection.call("job-list")["jobs"]}
+                status = {
+                    **connection.call("status", timeout_s=ANSWER_S),
+                    "jobs": connection.call("job-list", timeout_s=ANSWER_S)["jobs"],
+                }
         except CiaosError as error:
             refusal = error.message
     yield from check_store(config, clock.now_ns(), None if status is None else status["commit"]["time_ns"])
@@ -61,4 +68,8 @@ def _examine_store(store: Path, mount: Mount | None, safety: Safety) -> Iterator
     if status is not None:
         yield from check_daemon(config, status, safety)
     elif refusal:
-        yield problem("daemon", refusal, "Mount the store again.")
+        yield problem(
+            "daemon",
+            refusal,
+            f"If it has died, 'ciaosfs mount {store}'; if it hangs, see {store / LOG_NAME}.",
+        )

@@ -44,6 +44,19 @@ def problem(check: str, sentence: str, remedy: str) -> Finding:
     return Finding(check, Level.PROBLEM, sentence, remedy)
 
 
+def attempt(check: str, function: Callable[[*Ts], Finding], *arguments: *Ts) -> Finding:
+    """What `function` finds. That it may not look, or cannot, is a finding, too, and does not end the examination."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        place = "" if error.filename is None else f" {error.filename}"
+        return problem(
+            check,
+            f"It cannot be looked at:{place} {error.strerror}.",
+            "Run this as the owner of the store, or as root.",
+        )
+
+
 def within(limit_s: float, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
     """What `function` returns or raises; TimeoutError when it takes longer: its thread is left behind.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ciaosfs.base import limits
 from ciaosfs.base.units import format_bytes
-from ciaosfs.doctor.finding import Finding, ok, problem, warning
+from ciaosfs.doctor.finding import Finding, attempt, ok, problem, warning
 
 DESCRIPTORS_MIN, DESCRIPTORS_GOOD = 512, 4096
 """A volume in use takes one, and so does a client; hundreds of clients are allowed for."""
@@ -47,7 +47,7 @@ def check_machine(machine: Machine) -> Iterator[Finding]:
     yield check_other_users(machine.fuse_config, is_root=machine.is_root)
     yield check_descriptors()
     yield check_kernel()
-    yield check_memory(machine.meminfo)
+    yield attempt("memory", check_memory, machine.meminfo)
     yield check_libraries()
 
 
@@ -177,7 +177,13 @@ def check_memory(meminfo: Path) -> Finding:
 def check_libraries() -> Finding:
     """Against what the installed package says it needs."""
     installed = {}
-    for requirement in metadata.requires("ciaosfs") or ():
+    try:
+        requirements = metadata.requires("ciaosfs") or []
+    except metadata.PackageNotFoundError:
+        return ok(
+            "libraries", f"Python {sys.version.split()[0]}; ciaosfs runs from a directory, not as a package."
+        )
+    for requirement in requirements:
         found = _REQUIREMENT.match(requirement.partition(";")[0].strip())
         if found is not None and "extra" not in requirement:
             installed[found[1]] = (_version(found[1]), found[2])

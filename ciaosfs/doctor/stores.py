@@ -14,7 +14,7 @@ from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.log import LOG_NAME
 from ciaosfs.base.units import format_bytes, format_duration
 from ciaosfs.client import mounts, storelock
-from ciaosfs.doctor.finding import Finding, ok, problem, warning
+from ciaosfs.doctor.finding import Finding, attempt, ok, problem, warning
 from ciaosfs.fs.boot import database_path
 from ciaosfs.meta.reader import Reader
 from ciaosfs.meta.state import read_state
@@ -31,13 +31,12 @@ _REMOTE = ("nfs", "cifs", "smb", "9p", "ceph", "fuse.sshfs", "afs")
 
 def check_store(config: StoreConfig, now_ns: int, commit_ns: int | None) -> Iterator[Finding]:
     """`commit_ns` is when the last commit was made, None when its daemon was not there to be asked."""
-    yield check_permissions(config)
-    yield check_last_mount(config.path)
-    if commit_ns is None:
-        commit_ns = last_commit_ns(config.path)
-    yield check_clock(now_ns, commit_ns)
-    yield check_log(config.path / LOG_NAME, now_ns)
-    yield check_metadata_place(config.path)
+    store = config.path
+    yield attempt("permissions", check_permissions, config)
+    yield attempt("last mount", check_last_mount, store)
+    yield attempt("clock", lambda: check_clock(now_ns, commit_ns or last_commit_ns(store)))
+    yield attempt("log", check_log, store / LOG_NAME, now_ns)
+    yield attempt("metadata", check_metadata_place, store)
 
 
 def check_permissions(config: StoreConfig) -> Finding:
@@ -51,7 +50,7 @@ def check_permissions(config: StoreConfig) -> Finding:
             return problem(
                 name, f"Others may write in {path}: they could change the store.", f"'chmod go-w {path}'."
             )
-        if status.st_uid not in (0, os.geteuid()) and os.geteuid() != 0:
+        if os.geteuid() not in (0, status.st_uid):
             return problem(
                 name,
                 f"{path} belongs to user {status.st_uid}.",

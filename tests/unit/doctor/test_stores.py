@@ -148,6 +148,15 @@ def test_drives_on_one_disk_and_labelled_ones(config: StoreConfig) -> None:
     assert "All drives are on one disk" in of(config, "disks").sentence
 
 
+def test_what_may_not_be_looked_at_is_a_finding(config: StoreConfig) -> None:
+    (config.path / LOG_NAME).mkdir()  # so reading it fails for root, too
+    (found,) = [found for found in stores.check_store(config, NOW_NS, None) if found.level is Level.PROBLEM]
+    assert (found.check, found.sentence) == (
+        "log",
+        f"It cannot be looked at: {config.path / LOG_NAME} Is a directory.",
+    )
+
+
 def test_a_store_that_cannot_be_used_is_a_finding(config: StoreConfig, tmp_path: Path) -> None:
     def last(path: Path) -> Finding:
         return [found for found in examine(path, lambda status: "") if found.check == "store"][-1]
