@@ -29,6 +29,7 @@ from ciaosfs.stripe.store import ChunkStore
 
 FORGET_CHANGES_MAX = 1024
 """Rows deleted at once when the kernel forgets many inodes in one request, in about 3 ms; the others are queued."""
+FORGOTTEN_MAX = 64
 DISCARD_BATCH = 1024
 """Stripes that are given back after one commit."""
 DISCARD_STEP = 64
@@ -46,6 +47,7 @@ class Reclaimer:
         self._files = files
         self._gate = gate
         self._purging: deque[int] = deque()
+        self._forgotten: deque[int] = deque()
         self._readers: dict[int, int] = {}
         self.stripes_discarded = 0
         self._cut_dead: list[int] = []
@@ -105,6 +107,25 @@ class Reclaimer:
                 is_much = self._meta.database.changes() - begun >= FORGET_CHANGES_MAX
                 if self._gate.closed or is_much or not self._purge_step(ino):
                     self._purging.append(ino)
+
+    def forget_later(self, inodes: Sequence[int]) -> None:
+        """As `forgotten`, but what is to be purged waits for `purge_forgotten`, `FORGOTTEN_MAX` at most.
+
+        Whoever deletes file after file waits for the next answer, and nobody for this.
+        """
+        for ino in inodes:
+            file = self._files.get(ino)
+            if file is not None and file.doomed and not file.handles:
+                self._forgotten.append(ino)
+        if len(self._forgotten) > FORGOTTEN_MAX:
+            self.purge_forgotten(len(self._forgotten))
+
+    def purge_forgotten(self, count: int) -> bool:
+        """Purge up to `count` of those inodes, in about 20 us each; False when none waits."""
+        if not self._forgotten:
+            return False
+        self.forgotten([self._forgotten.popleft() for _ in range(min(count, len(self._forgotten)))])
+        return True
 
     def purge_leftovers(self) -> int:
         """Queue every inode without a name; run when a store is opened, when nothing can be in use. Returns how many."""

@@ -89,6 +89,12 @@ class MemoryFileSystem:
     def use_idle_moment(self) -> bool:
         return False
 
+    def settle(self) -> None:
+        pass
+
+    def list_ahead(self) -> None:
+        return None
+
     @property
     def has_pending(self) -> bool:
         return True
@@ -210,7 +216,7 @@ class MemoryFileSystem:
     async def sync(self) -> None:
         self.counts["syncs"] += 1
 
-    def forget(self, inodes: Sequence[int]) -> None:
+    def forget_later(self, inodes: Sequence[int]) -> None:
         self.counts["forgotten"] += len(inodes)
 
     async def stripes_by_missing(self) -> dict[int, int]:

@@ -8,10 +8,12 @@ requests:
 - `wait_readable` asks poll(2) first. While requests come, nothing yields, except that after `REQUESTS_MAX`
   requests or `STINT_S` one real checkpoint lets background jobs, the control socket and blocked handlers go on.
 - When nothing is there and no handler is waiting for something, the thread lingers before it parks in trio,
-  because a process that makes one call after the other sends its next request at once. While that has been so,
-  it asks again and again for `SPIN_S`, giving the processor up in between: where the two run on different
-  processors, waking an idle one costs more than all the rest (in a virtual machine 50 us and more). Else, and
-  then, it waits in select(2) for `LINGER_S`, a tenth of the price of a trip through the scheduler.
+  because a process that makes one call after the other sends its next request at once. While that has been so
+  nearly always (`BRISK_WAITS`), it asks again and again for `SPIN_S`, giving the processor up in between: where the two
+  run on different processors, waking an idle one costs more than all the rest (in a virtual machine 50 us and more).
+  Else, and then, it waits in select(2) for `LINGER_S`, a tenth of the price of a trip through the scheduler. Who is
+  busy with an answer for longer now and then (a walk with its listings) is not spun for: a loop that sleeps is
+  mostly woken on the client's own processor, and that is better still.
 - `UnfairLock` wakes a waiter only when a task step has ended with the lock free, which is when the running
   worker's handler blocks or the worker ends. So a handler that waits never holds up another request, and a
   worker that does not wait never pays for a hand-over.
@@ -53,7 +55,12 @@ STINT_S = 0.001
 LINGER_S = 0.0002
 """How long the idle loop waits in select; also how long a background task may be kept waiting once per idle spell."""
 SPIN_S = 0.0001
-"""How long the loop asks again and again, when the last wait was short: a client's answer to being answered."""
+"""How long the loop asks again and again, when waits have been short: a client's answer to being answered."""
+SHORT_S = 0.0003
+"""A wait up to this is short."""
+BRISK_WAITS, BRISK_MAX = 16, 64
+"""Each short wait counts one more, up to the latter, and a long one halves the count; from the former on waits have been
+short."""
 IDLE_S = 0.001
 """Work ahead of requests goes on for so long at a stretch: background tasks are kept waiting by it."""
 ESCAPES_MAX = 100
@@ -134,9 +141,16 @@ class Loop:
     current_task = staticmethod(trio.lowlevel.current_task)
     current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
 
-    def __init__(self, *, linger_s: float = LINGER_S, idle: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        *,
+        linger_s: float = LINGER_S,
+        idle: Callable[[], bool] = lambda: False,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
         """`idle` is called while nobody asks for anything, and does a little work (under 0.5 ms) ahead of requests;
-        it returns False when there is none."""
+        it returns False when there is none. `settle` is called before the loop parks: what was left to idle moments is
+        to be done, for there may be none."""
         self.lowlevel = self
         self.requests = 0
         self.parked = 0
@@ -146,12 +160,13 @@ class Loop:
         self._instrument = _HandOver(self._lock)
         self._linger_s = linger_s
         self._idle = idle
+        self._settle = settle
         self._workers = 0
         self._fd = -1
         self._poll: Callable[[int], list[tuple[int, int]]] = select.poll().poll
         self._left = REQUESTS_MAX
         self._stint_end = 0.0
-        self._brisk = False
+        self._brisk = 0
         self._closed = False
         self._escapes: deque[float] = deque(maxlen=ESCAPES_MAX)
 
@@ -180,6 +195,7 @@ class Loop:
                 raise trio.ClosedResourceError("the session ends")
         if not self._poll(0) and not self._linger(fd):
             self.parked += 1
+            self._settle()
             await trio.lowlevel.wait_readable(fd)
             self._renew()
         self.requests += 1
@@ -189,19 +205,37 @@ class Loop:
         # answer only trio's own loop can deliver.
         if not self._linger_s or self._lock.waiting + 1 < self._workers:
             return False
+        begun = time.monotonic()
+        is_there = (
+            self._work_ahead(begun + IDLE_S)
+            or self._spin()
+            or bool(select.select((fd,), (), (), self._linger_s)[0])
+        )
+        if is_there and time.monotonic() - begun < SHORT_S:
+            if self._brisk < BRISK_MAX:
+                self._brisk += 1
+        else:
+            self._brisk >>= 1
+        return is_there
+
+    def _work_ahead(self, end: float) -> bool:
+        """Use an idle moment; True when it was ended by a request."""
         poll = self._poll
-        end = time.monotonic() + IDLE_S
         while time.monotonic() < end and self._idle():
             if poll(0):
                 return True
-        if self._brisk:
+        return False
+
+    def _spin(self) -> bool:
+        """Ask again and again for a while, if waits have been short; True when there is a request."""
+        if self._brisk >= BRISK_WAITS:
+            poll = self._poll
             end = time.monotonic() + SPIN_S
             while time.monotonic() < end:
                 os.sched_yield()
                 if poll(0):
                     return True
-        self._brisk = bool(select.select((fd,), (), (), self._linger_s)[0])
-        return self._brisk
+        return False
 
     def _renew(self) -> None:
         self._left = REQUESTS_MAX

@@ -18,8 +18,10 @@ from pyfuse3 import EntryAttributes, FileInfo, ReaddirToken, RequestContext, Set
 from ciaosfs.base import limits
 from ciaosfs.base.types import Buffer
 from ciaosfs.fs.requester import Requester
+from ciaosfs.meta.dentries import ListedRow
 from ciaosfsd.fuse.attributes import BLOCK_BYTES, NO_ENTRY, ListingEntry, entry_attributes, wanted_changes
 from ciaosfsd.fuse.errors import failure
+from ciaosfsd.fuse.ready import ReadyListings
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
@@ -44,10 +46,11 @@ class Handlers:
     enable_writeback_cache = True
     enable_acl = True
 
-    def __init__(self, filesystem: FileSystem) -> None:
+    def __init__(self, filesystem: FileSystem, ready: ReadyListings | None = None) -> None:
         self._fs = filesystem
         self._listing_entry = ListingEntry()
         self._listing_rows = LISTING_ROWS_MIN
+        self._ready = ready
 
     # Looking
 
@@ -70,7 +73,7 @@ class Handlers:
 
     def forget(self, counts: Sequence[tuple[int, int]]) -> None:
         # The kernel sends one FORGET with all lookups when it drops an inode, so nothing is counted here.
-        self._fs.forget([ino for ino, _ in counts])
+        self._fs.forget_later([ino for ino, _ in counts])
 
     def getattr(self, ino: int, ctx: RequestContext) -> EntryAttributes:
         return entry_attributes(self._fs.getattr(ino), self._fs.pending_bytes_of(ino))
@@ -84,21 +87,34 @@ class Handlers:
     def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         if start_id < DOTDOT_COOKIE and not self._list_dots(fh, start_id, token):
             return
-        fs, reply, fill = self._fs, pyfuse3.readdir_reply, self._listing_entry.fill
-        cookie, limit, sent = start_id, self._listing_rows, 0
+        fs, reply = self._fs, pyfuse3.readdir_reply
+        # The beginning has one name, whatever was said before it.
+        cookie, limit, sent = start_id if start_id > DOTDOT_COOKIE else 0, self._listing_rows, 0
         pending = fs.has_pending
         while True:
             rows = fs.list_directory(fh, cookie, limit)
-            for row in rows:
-                pending_bytes = fs.pending_bytes_of(row[2]) if pending else 0
-                if not reply(token, row[1], fill(row, pending_bytes), row[0]):
-                    return
-                sent += 1
+            entries = None if pending or self._ready is None else self._ready.entries(fh, cookie, rows)
+            if entries is not None:
+                for row, entry in zip(rows, entries, strict=True):
+                    if not reply(token, row[1], entry, row[0]):
+                        return
+            elif not self._list_rows(token, rows, pending=pending):
+                return
+            sent += len(rows)
             if sent >= self._listing_rows:
                 self._listing_rows = min(sent + 1, LISTING_ROWS_MAX)
             if len(rows) < limit:
                 return
             cookie = rows[-1][0]
+
+    def _list_rows(self, token: ReaddirToken, rows: Sequence[ListedRow], *, pending: bool) -> bool:
+        """Reply with them; False when the reply is full."""
+        fs, reply, fill = self._fs, pyfuse3.readdir_reply, self._listing_entry.fill
+        for row in rows:
+            pending_bytes = fs.pending_bytes_of(row[2]) if pending else 0
+            if not reply(token, row[1], fill(row, pending_bytes), row[0]):
+                return False
+        return True
 
     def _list_dots(self, ino: int, start_id: int, token: ReaddirToken) -> bool:
         """The entries "." and "..", which are no rows; False when the reply is full. A removed directory has none."""

@@ -30,6 +30,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfsd.fuse.errors import guarded
 from ciaosfsd.fuse.loop import Loop
 from ciaosfsd.fuse.operations import Handlers
+from ciaosfsd.fuse.ready import ReadyListings
 from ciaosfsd.metrics.requests import Requests
 
 if TYPE_CHECKING:
@@ -135,11 +136,12 @@ def mounted(
     `requests` counts what is asked, `wanted` are some of `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or
     fusermount3 refuses.
     """
-    loop = Loop(idle=filesystem.use_idle_moment)
+    ready = ReadyListings(filesystem)
+    loop = Loop(idle=ready.use_idle_moment, settle=filesystem.settle)
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:
-        _init(guarded(Handlers(filesystem), requests), mountpoint, _options(store, wanted))
+        _init(guarded(Handlers(filesystem, ready), requests), mountpoint, _options(store, wanted))
         log.info("mounted at=%s", mountpoint)
         try:
             yield Session(mountpoint, loop, workers)

@@ -306,6 +306,23 @@ def test_idle_moments_are_used_and_requests_go_first() -> None:
     trio.run(main)
 
 
+def test_what_was_left_to_idle_moments_is_done_before_the_loop_parks() -> None:
+    async def main() -> None:
+        with pipe() as (reading, writing):
+            parked_after: list[int] = []
+            session = Session(Loop(settle=lambda: parked_after.append(len(session.handled))), reading)
+            os.write(writing, b"12")
+            async with trio.open_nursery() as nursery:
+                await nursery.start(session.run)
+                await until(lambda: parked_after == [2])
+                os.write(writing, b"b")  # waits in its handler: there are no idle moments, and yet it parks
+                await until(lambda: parked_after == [2, 2])
+                session.blocked.set()
+                session.terminate()
+
+    trio.run(main)
+
+
 def test_work_ahead_without_end_keeps_nobody_waiting() -> None:
     async def main() -> None:
         with pipe() as (reading, writing):

@@ -80,6 +80,6 @@ def test_what_is_kept_is_bounded(meta: Metadata, monkeypatch: pytest.MonkeyPatch
     listings = Listings(meta)
     for _ in range(3):
         assert len(names(listings)) == 16
-        while listings.read_ahead():
+        while listings.read_ahead() is not None:
             pass
         assert sum(map(len, listings._parts.values())) <= 10

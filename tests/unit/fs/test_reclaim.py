@@ -41,6 +41,35 @@ async def test_inodes_forgotten_together_are_purged_in_slices(
 
 
 @trio_test
+async def test_what_is_forgotten_later_waits_for_idle_moments_and_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "FORGOTTEN_MAX", 3)
+    store = Store.make(tmp_path / "store", 2, 1)
+    async with store.open() as filesystem:
+        inodes = [await put(filesystem, b"%d" % number, b"data") for number in range(8)]
+        kept = inodes.pop()
+        for number in range(7):
+            await filesystem.unlink(ROOT_INO, b"%d" % number)
+        filesystem.forget_later([*inodes[:2], kept])
+        assert filesystem.inode_count() == 9
+        await filesystem.unlink(ROOT_INO, b"7")
+        while filesystem.use_idle_moment():
+            pass
+        assert filesystem.inode_count() == 7, (
+            "one that had a name when it was forgotten is another matter later"
+        )
+        filesystem.forget_later(inodes[2:5])
+        assert filesystem.inode_count() == 7
+        filesystem.settle()
+        assert filesystem.inode_count() == 4
+        filesystem.forget_later([*inodes[5:7], kept])
+        filesystem.forget_later([kept])
+        assert filesystem.inode_count() == 1, "more than may wait"
+    assert complaints(store.database) == []
+
+
+@trio_test
 async def test_dead_stripes_are_given_back_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

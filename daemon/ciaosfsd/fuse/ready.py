@@ -1,0 +1,81 @@
+"""Answers to listings that are made ahead: a walk waits for nothing but their copying.
+
+A client that got a listing is busy with it for a while, and longer than the same listing takes here. Meanwhile, in the
+loop's idle moments, the rows of the folder it will probably list next are fetched (`FileSystem.list_ahead`) and their
+entries made; then those of the rows it got, for the next walk. Not more than that: what takes 0.1 ms must not stand in
+the way of the request that comes when the client is done.
+
+Rows are kept by the file system while nothing at all changes; an entry is good for as long as its rows are the very same
+object. Nothing here is used while bytes wait in memory, of which rows do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import pyfuse3
+
+from ciaosfs.base import limits
+from ciaosfs.meta.dentries import ListedRow
+from ciaosfsd.fuse.attributes import ListingEntry
+
+if TYPE_CHECKING:
+    from ciaosfs.fs.filesystem import FileSystem
+
+STEPS = 3
+"""Of work ahead for each listing that a client got: fetch one, make its entries, make those of the one it got."""
+
+
+_Listing: TypeAlias = tuple[int, int, Sequence[ListedRow]]
+"""Directory, the cookie it begins after, rows."""
+
+
+class ReadyListings:
+    """The entries of at most `limits.LISTED_ROWS_CACHE_MAX` rows, by the directory and the cookie they begin after."""
+
+    def __init__(self, filesystem: FileSystem) -> None:
+        self._fs = filesystem
+        self._ready: dict[tuple[int, int], tuple[Sequence[ListedRow], list[pyfuse3.EntryAttributes]]] = {}
+        self._count = 0
+        self._got: _Listing | None = None
+        self._ahead: _Listing | None = None
+        self._steps = 0
+
+    def entries(
+        self, ino: int, cookie: int, rows: Sequence[ListedRow]
+    ) -> Sequence[pyfuse3.EntryAttributes] | None:
+        """An entry for each of `rows`, as a client gets them; None when they are not ready, but perhaps next time."""
+        self._steps = STEPS if rows else 0
+        ready = self._ready.get((ino, cookie))
+        if ready is not None and ready[0] is rows:
+            return ready[1]
+        if rows:
+            self._got = ino, cookie, rows
+        return None
+
+    def use_idle_moment(self) -> bool:
+        """Work ahead a little (under 0.3 ms), if the file system has nothing else to do; False when there is nothing."""
+        if self._fs.use_idle_moment():
+            return True
+        if not self._steps:
+            return False
+        self._steps -= 1
+        if self._ahead is not None:
+            self._make(*self._ahead)
+            self._ahead = None
+        elif self._steps == STEPS - 1 and (ahead := self._fs.list_ahead()) is not None:
+            self._ahead = ahead[0], 0, ahead[1]
+        elif self._got is not None:
+            self._make(*self._got)
+            self._got = None
+        else:
+            return False
+        return True
+
+    def _make(self, ino: int, cookie: int, rows: Sequence[ListedRow]) -> None:
+        if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:
+            self._ready.clear()
+            self._count = 0
+        self._count += len(rows)
+        self._ready[ino, cookie] = rows, [ListingEntry().fill(row) for row in rows]

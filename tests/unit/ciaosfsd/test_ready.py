@@ -1,0 +1,92 @@
+"""Entries of listings are made in idle moments, used for the very rows they were made of, and bounded."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+
+import pytest
+from ciaosfsd.fuse.ready import STEPS, ReadyListings
+
+from ciaosfs.base import limits
+from ciaosfs.meta.dentries import ListedRow
+
+
+class Listed:
+    """A file system with directories to list ahead."""
+
+    def __init__(self, ahead: list[tuple[int, Sequence[ListedRow]]], busy: int = 0) -> None:
+        self.ahead = ahead
+        self.busy = busy
+
+    def use_idle_moment(self) -> bool:
+        self.busy -= 1
+        return self.busy >= 0
+
+    def list_ahead(self) -> tuple[int, Sequence[ListedRow]] | None:
+        return self.ahead.pop(0) if self.ahead else None
+
+
+def rows(first: int, count: int) -> list[ListedRow]:
+    return [
+        (16 * n, b"%d" % n, n, stat.S_IFREG | 0o644, 1, 3, 4, 0, 1000 + n, 5, 6, 7, 512)
+        for n in range(first, first + count)
+    ]
+
+
+def ready_listings(filesystem: Listed) -> ReadyListings:
+    return ReadyListings(filesystem)  # type: ignore[arg-type]
+
+
+def spend(ready: ReadyListings) -> int:
+    """Use every idle moment there is; how many were used."""
+    count = 0
+    while ready.use_idle_moment():
+        count += 1
+    return count
+
+
+def test_the_next_folder_and_what_was_listed_are_made_while_the_client_is_busy() -> None:
+    listed, ahead = rows(1, 3), rows(10, 2)
+    ready = ready_listings(Listed([(7, ahead)]))
+    assert not ready.use_idle_moment(), "nobody has listed anything"
+    assert ready.entries(2, 0, listed) is None
+    assert spend(ready) == STEPS
+    made = ready.entries(7, 0, ahead)
+    assert made is not None and [entry.st_ino for entry in made] == [10, 11]
+    made = ready.entries(2, 0, listed)
+    assert made is not None
+    assert [(entry.st_ino, entry.st_size, entry.st_blocks) for entry in made] == [
+        (n, 1000 + n, 1) for n in range(1, 4)
+    ]
+
+
+def test_other_rows_at_the_same_place_are_not_answered_with_the_old_ones() -> None:
+    ready = ready_listings(Listed([]))
+    ready.entries(2, 0, rows(1, 3))
+    assert spend(ready) == 1
+    assert ready.entries(2, 0, rows(1, 3)) is None
+
+
+def test_at_the_end_of_a_listing_the_next_request_is_waited_for() -> None:
+    ready = ready_listings(Listed([(7, rows(10, 2))]))
+    ready.entries(2, 0, rows(1, 3))
+    assert ready.entries(2, 48, []) is None
+    assert spend(ready) == 0
+
+
+def test_the_file_system_goes_first() -> None:
+    ready = ready_listings(Listed([], busy=2))
+    ready.entries(2, 0, rows(1, 3))
+    assert spend(ready) == 3
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LISTED_ROWS_CACHE_MAX", 10)
+    ready = ready_listings(Listed([]))
+    parts = [rows(100 * n, 4) for n in range(1, 6)]
+    for n, part in enumerate(parts):
+        ready.entries(n, 0, part)
+        spend(ready)
+        assert sum(len(entries) for _, entries in ready._ready.values()) <= 10
+    assert ready.entries(4, 0, parts[4]) is not None
