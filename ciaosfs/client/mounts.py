@@ -39,6 +39,12 @@ class Mount:
     user_id: int = 0
 
     @property
+    def device_number(self) -> int:
+        """The device as st_dev."""
+        major, _, minor = self.device.partition(":")
+        return os.makedev(int(major), int(minor))
+
+    @property
     def store(self) -> Path | None:
         """The store's directory when this is a mount of ours."""
         return Path(os.fsdecode(unquote_to_bytes(self.source))) if self.fstype == FSTYPE else None

@@ -3,11 +3,13 @@
 They are a pool of their own: one of them waits for this very daemon to answer the kernel, which may wait for drives
 and so for the threads that are there for them. Before each visit a thread opens the root of the mount as the daemon,
 then becomes the caller, and finds its way from there by the caller's permissions. Nothing on the mount stays open
-between visits but what a visit returns: an open descriptor would keep the mount from being unmounted.
+between visits but what a visit returns: an open descriptor would keep the mount from being unmounted. Once it has been,
+the mount point is an ordinary directory, in which nothing may be done: the device of what was opened tells.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar, TypeVarTuple
 
 from ciaosfs.base import limits
+from ciaosfs.base.errors import FsError
 from ciaosfs.drive.workers import Workers
 from ciaosfs.objects.beneath import open_beneath
 from ciaosfs.objects.credentials import Actor, become, own_umask
@@ -41,6 +44,7 @@ class Agent:
         self._mountpoint = mountpoint
         self._workers = Workers(limits.OBJECT_THREADS_MAX, "ciaos-object")
         self._daemon = Actor(os.geteuid(), os.getegid(), tuple(os.getgroups()))
+        self._device: int | None = None
         self._thread = _Thread()
         self._thread_ids: set[int] = set()
 
@@ -52,6 +56,10 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._workers.__aexit__(kind, error, traceback)
+
+    def stand_on(self, device: int) -> None:
+        """From now on there is a mount, and this is its `st_dev`; before, nothing can be visited."""
+        self._device = device
 
     def is_own_thread(self, pid: int) -> bool:
         """Whether what the kernel calls process `pid` in a request is one of these threads."""
@@ -67,7 +75,8 @@ class Agent:
     ) -> T:
         """Call `function(descriptor of reach, ...)` as `actor`; `reach` are the names from the root of the mount.
 
-        Raises what it raises, OSError when the way there is not open to the actor or is none without symbolic links.
+        Raises what it raises, FsError EAGAIN when the store is no longer mounted there, OSError when the way there is
+        not open to the actor or is none without symbolic links.
         """
         return await self._workers.run(lambda: self._visit(actor, reach, function, *args, **kwargs))
 
@@ -95,6 +104,8 @@ class Agent:
         self._become(self._daemon)
         root = os.open(self._mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if os.fstat(root).st_dev != self._device:
+                raise FsError(errno.EAGAIN, "The store is being unmounted: try again when it is mounted.")
             self._become(actor)
             if not reach:
                 return function(root, *args, **kwargs)

@@ -16,7 +16,7 @@ from functools import partial
 import trio
 
 from ciaosfs.base import limits
-from ciaosfs.base.errors import DaemonError, FsError
+from ciaosfs.base.errors import FsError
 from ciaosfs.base.types import Buffer
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.objects import visits
@@ -35,6 +35,8 @@ from ciaosfs.objects.visits import Opened, Wish
 FOLDER_MODE = 0o755
 LET_GO_S = 5.0
 """How long to wait for operations under way before what is open is closed."""
+PAUSE_S = 2.0
+"""How long operations then wait before they begin: the store is unmounted within that, or not at all."""
 END_S = limits.DRIVE_DEADLINE_S_MAX + 10.0
 """... at the end. None waits longer for drives; one that did would wait for a mount that nobody answers any more."""
 
@@ -64,7 +66,9 @@ class ObjectStore:
         self._shelf = Shelf()
         self._open: set[OpenObject] = set()
         self._busy = 0
+        self._pause_end_s = 0.0
         self._is_ending = False
+        self._ended = trio.Event()
         self._settled = trio.Event()
 
     async def stat(self, place: Place, key: Names) -> Description:
@@ -185,7 +189,11 @@ class ObjectStore:
         )
 
     async def let_go(self, patience_s: float = LET_GO_S) -> None:
-        """Wait for what is under way, and close what is open, so that nothing here keeps the mount in use."""
+        """Wait for what is under way, and close what is open, so that nothing here keeps the mount in use.
+
+        What is asked for from now on waits for PAUSE_S: clients that never rest could keep the mount in use for ever.
+        """
+        self._pause_end_s = trio.current_time() + PAUSE_S
         self._settled = trio.Event()
         if self._busy:
             with trio.move_on_after(patience_s):
@@ -196,6 +204,7 @@ class ObjectStore:
     async def end(self) -> None:
         """As `let_go`, and nothing is begun any more."""
         self._is_ending = True
+        self._ended.set()
         await self.let_go(END_S)
 
     def _enter(self, place: Place) -> Enter:
@@ -228,9 +237,12 @@ class ObjectStore:
 
     @asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
-        """Counted as under way."""
+        """Counted as under way. FsError EAGAIN, before anything is done, when the store is being unmounted."""
+        while not self._is_ending and trio.current_time() < self._pause_end_s:
+            with trio.move_on_at(self._pause_end_s):
+                await self._ended.wait()
         if self._is_ending:
-            raise DaemonError("The store is being unmounted: try again when it is mounted.")
+            raise FsError(errno.EAGAIN, "The store is being unmounted: try again when it is mounted.")
         self._busy += 1
         try:
             yield

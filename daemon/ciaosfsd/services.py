@@ -87,5 +87,7 @@ async def build(
             rows += HelloHandlers(config, mountpoint, rows, checks.verify).operations()
             mount = mounts.mount_at(mountpoint)
             name = None if mount is None else transport.mount_socket_path(mount)
+            if mount is not None:
+                agent.stand_on(mount.device_number)
             endpoint = None if port is None else Endpoint(port, snapshots.metrics)
             yield Services(session, ControlServer(socket, rows, checks, name), objects, endpoint)
