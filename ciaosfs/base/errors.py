@@ -60,6 +60,14 @@ class DaemonError(CiaosError):
     exit_code = 6
 
 
+class UnreachableError(DaemonError):
+    """The daemon was not reached, or not by the whole request: it has not carried it out."""
+
+
+class LostAnswerError(DaemonError):
+    """The daemon went away after it was asked: whether it has carried out the request is not known."""
+
+
 class DamagedError(CiaosError):
     """Stored bytes fail their checks. Never raised because a drive is away or slow."""
 

@@ -205,6 +205,23 @@ LOG_FILE_BYTES_MAX = 4 * MIB
 LOG_FILES_MAX = 3
 """The daemon's log and its rotated predecessors."""
 
+# Clients
+CLIENT_TIMEOUT_S = 60.0
+"""How long a client waits for each answer: longer than a write waits for room or a drive that hangs."""
+CLIENT_RETRY_S = 10.0
+"""How long a client tries again what may be tried again: a daemon is unmounted and mounted anew within that."""
+CLIENT_RETRY_PAUSE_S = 0.02
+CLIENT_RETRY_PAUSE_S_MAX = 1.0
+CLIENT_PATIENCE_S_MAX = 86400.0
+CLIENT_CONFIG_BYTES_MAX = 64 * KIB
+CLIENT_CALLS_MAX = 8
+"""Calls of one session under way at once, each on its own connection; others wait for one of them."""
+CLIENT_STREAMS_MAX = 32
+"""Objects that one session keeps open, each on its own connection."""
+CLIENT_WINDOW_PIECES = 4
+"""Pieces of CONTROL_BODY_BYTES_MAX that are under way at once for one object."""
+CLIENT_KEYS_PAGE = 1000
+
 assert STRIPE_PAYLOAD_BYTES_MAX % CHECK_BLOCK_BYTES == 0
 assert COMPRESS_BLOCK_BYTES % CHECK_BLOCK_BYTES == 0
 assert HOT_PAYLOAD_BYTES_MAX <= SMALL_PAYLOAD_BYTES_MAX < PACK_SMALL_BYTES <= STRIPE_PAYLOAD_BYTES_MAX

@@ -30,6 +30,14 @@ COMMANDS = (
     "check",
     "recover",
     "inspect",
+    "put",
+    "get",
+    "ls",
+    "cat",
+    "stat",
+    "append",
+    "mv",
+    "rm",
     "completion",
 )
 INTERRUPTED = 130

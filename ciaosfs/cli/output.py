@@ -43,6 +43,11 @@ def print_raw(text: str) -> None:
     sys.stdout.flush()
 
 
+def print_name(line: str) -> None:
+    """A line with names in it, as bytes: they are not always text."""
+    click.echo(os.fsencode(line))
+
+
 def talk(sentence: str) -> None:
     """What a person should know beside the result, on stderr."""
     click.echo(sentence, err=True)

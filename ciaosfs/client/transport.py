@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -9,12 +10,13 @@ import struct
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ciaosfs.base import limits
-from ciaosfs.base.errors import DaemonError
+from ciaosfs.base.errors import DaemonError, FsError, LostAnswerError, UnreachableError
 from ciaosfs.client.mounts import Mount
 from ciaosfs.control.framing import FrameReader
 from ciaosfs.control.messages import Request, decode_part, decode_reply, encode_request
@@ -76,15 +78,20 @@ def make_runtime_directory() -> None:
 
 
 class Connection:
-    """A context manager that connects on entering and closes on leaving. One request at a time.
+    """A context manager that connects on entering and closes on leaving. For one thread at a time.
 
-    After an error of the connection itself (DaemonError of this module) it is of no further use.
+    Requests may be sent ahead of the answers to those before; answers come in the order of the requests. After an error of
+    the connection itself it `is_broken`, and of no further use.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._frames = FrameReader(limits.CONTROL_REPLY_BYTES_MAX)
+        self._is_cut = False
+        self.unanswered = 0
+        """Requests that were sent and not answered."""
+        self.is_broken = False
         self.reply: dict[str, Any] = {}
         self.reply_body = b""
 
@@ -95,13 +102,41 @@ class Connection:
             self._socket.connect(os.fspath(self._path))
         except OSError as error:
             self._socket.close()
-            raise DaemonError(f"The daemon does not answer at {self._path}: {error.strerror}.") from error
+            self.is_broken = True
+            if error.errno == errno.EAGAIN:
+                raise FsError(
+                    errno.EAGAIN, "Too many clients connect to the daemon at once: try again."
+                ) from error
+            raise UnreachableError(
+                f"The daemon does not answer at {self._path}: {error.strerror}."
+            ) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it, whatever is under way. The daemon forgets what was begun, unless another process has it, too."""
+        self.is_broken = True
         self._socket.close()
+
+    def interrupt(self) -> None:
+        """From another thread: let what waits on it fail at once."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def is_fresh(self) -> bool:
+        """Whether the daemon is still at the other end of a connection on which nothing is under way."""
+        self._socket.settimeout(0)
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def auth(self, token: str) -> dict[str, Any]:
         """Be judged by `token` from now on; raises AccessError when it is not valid."""
@@ -117,8 +152,8 @@ class Connection:
     ) -> dict[str, Any]:
         """Send one request, with `body` behind it, and return its result; bytes that came with it are in `reply_body`.
 
-        Raises the daemon's error as its own class, or DaemonError when the daemon went away, or took
-        longer than `timeout_s` (None: waits as long as the daemon lives).
+        Raises the daemon's error as its own class; UnreachableError or LostAnswerError when the daemon went away,
+        DaemonError when it took longer than `timeout_s` (None: waits as long as the daemon lives).
         """
         for _ in self.stream(operation, body=body, timeout_s=timeout_s, **arguments):
             pass
@@ -136,26 +171,54 @@ class Connection:
 
         `timeout_s` is how long the daemon may be silent. Raises as `call`.
         """
+        self.send(operation, body=body, timeout_s=timeout_s, **arguments)
+        yield from self._parts(timeout_s)
+
+    def send(
+        self,
+        operation: str,
+        *,
+        body: bytes | bytearray | memoryview = b"",
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        **arguments: Any,
+    ) -> None:
+        """Send one request; `receive` gives its result, after those of the requests before it.
+
+        Raises DaemonError when it cannot be sent. That the daemon has gone is told by `receive`, after its last words.
+        """
         view = memoryview(body).cast("B")
         line = encode_request(Request(operation, arguments, len(view)))
         self._socket.settimeout(timeout_s)
-        self._send(line, view)
+        self.unanswered += 1
+        try:
+            self._socket.sendall(line)
+            if view:
+                self._socket.sendall(view)
+        except (BrokenPipeError, ConnectionResetError):
+            self._is_cut = True
+        except TimeoutError:
+            self.is_broken = True
+            raise UnreachableError(
+                "The daemon does not take the request: it is overloaded, or hangs."
+            ) from None
+        except OSError as error:
+            self.is_broken = True
+            raise UnreachableError(f"The connection to the daemon broke: {error.strerror}.") from error
+
+    def receive(self, *, timeout_s: float | None = CALL_TIMEOUT_S) -> dict[str, Any]:
+        """The result of the oldest request without one. Raises as `call`."""
+        self._socket.settimeout(timeout_s)
+        for _ in self._parts(timeout_s):
+            pass
+        return self.reply
+
+    def _parts(self, timeout_s: float | None) -> Iterator[dict[str, Any]]:
         while (part := decode_part(line := self._next_line(timeout_s))) is not None:
             yield part
+        self.unanswered -= 1
         reply = decode_reply(line)
         self.reply_body = self._next_body(reply.body_bytes, timeout_s)
         self.reply = reply.result
-
-    def _send(self, *pieces: bytes | memoryview) -> None:
-        try:
-            for piece in pieces:
-                self._socket.sendall(piece)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # its last words tell why
-        except TimeoutError:
-            raise DaemonError("The daemon does not take the request: it is overloaded, or hangs.") from None
-        except OSError as error:
-            raise DaemonError(f"The connection to the daemon broke: {error.strerror}.") from error
 
     def _next_line(self, timeout_s: float | None) -> bytes:
         while (line := self._frames.next_line()) is None:
@@ -174,9 +237,20 @@ class Connection:
         try:
             data = self._socket.recv(bytes_max)
         except TimeoutError:
+            self.is_broken = True
             raise DaemonError(f"The daemon did not answer within {timeout_s:g} s.") from None
+        except ConnectionResetError:
+            # It went without having read all that was sent: if that was one request, it was not carried out.
+            raise self._gone(was_asked=self.unanswered > 1) from None
         except OSError as error:
-            raise DaemonError(f"The connection to the daemon broke: {error.strerror}.") from error
+            self.is_broken = True
+            raise LostAnswerError(f"The connection to the daemon broke: {error.strerror}.") from error
         if not data:
-            raise DaemonError("The daemon went away without an answer: its log may say why.")
+            raise self._gone(was_asked=not self._is_cut)
         return data
+
+    def _gone(self, *, was_asked: bool) -> DaemonError:
+        self.is_broken = True
+        if was_asked:
+            return LostAnswerError("The daemon went away without an answer: its log may say why.")
+        return UnreachableError("The daemon went away before it had taken the request: its log may say why.")
