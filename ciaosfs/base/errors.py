@@ -64,6 +64,12 @@ class UnreachableError(DaemonError):
     """The daemon was not reached, or not by the whole request: it has not carried it out."""
 
 
+class NotNowError(DaemonError):
+    """The daemon does not begin this now, the store being unmounted: nothing was done, and it may be tried again."""
+
+    errno = errno.EAGAIN
+
+
 class LostAnswerError(DaemonError):
     """The daemon went away after it was asked: whether it has carried out the request is not known."""
 

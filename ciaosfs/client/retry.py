@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from ciaosfs.base import clock, limits
-from ciaosfs.base.errors import CiaosError, FsError, LostAnswerError, UnreachableError
+from ciaosfs.base.errors import CiaosError, LostAnswerError, UnreachableError
 
 
 class Patience:
@@ -47,4 +47,4 @@ def may_try_again(error: CiaosError, *, is_harmless: bool) -> bool:
     """Whether the request that ended so may be sent again; `is_harmless`: also if it was carried out already."""
     if isinstance(error, LostAnswerError):
         return is_harmless
-    return isinstance(error, UnreachableError) or (isinstance(error, FsError) and error.errno == errno.EAGAIN)
+    return isinstance(error, UnreachableError) or error.errno == errno.EAGAIN

@@ -9,7 +9,6 @@ the mount point is an ordinary directory, in which nothing may be done: the devi
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar, TypeVarTuple
 
 from ciaosfs.base import limits
-from ciaosfs.base.errors import FsError
+from ciaosfs.base.errors import NotNowError
 from ciaosfs.drive.workers import Workers
 from ciaosfs.objects.beneath import open_beneath
 from ciaosfs.objects.credentials import Actor, become, own_umask
@@ -75,7 +74,7 @@ class Agent:
     ) -> T:
         """Call `function(descriptor of reach, ...)` as `actor`; `reach` are the names from the root of the mount.
 
-        Raises what it raises, FsError EAGAIN when the store is no longer mounted there, OSError when the way there is
+        Raises what it raises, NotNowError when the store is no longer mounted there, OSError when the way there is
         not open to the actor or is none without symbolic links.
         """
         return await self._workers.run(lambda: self._visit(actor, reach, function, *args, **kwargs))
@@ -105,7 +104,7 @@ class Agent:
         root = os.open(self._mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if os.fstat(root).st_dev != self._device:
-                raise FsError(errno.EAGAIN, "The store is being unmounted: try again when it is mounted.")
+                raise NotNowError("The store is being unmounted: try again when it is mounted.")
             self._become(actor)
             if not reach:
                 return function(root, *args, **kwargs)

@@ -16,7 +16,7 @@ from functools import partial
 import trio
 
 from ciaosfs.base import limits
-from ciaosfs.base.errors import FsError
+from ciaosfs.base.errors import FsError, NotNowError
 from ciaosfs.base.types import Buffer
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.objects import visits
@@ -237,12 +237,12 @@ class ObjectStore:
 
     @asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
-        """Counted as under way. FsError EAGAIN, before anything is done, when the store is being unmounted."""
+        """Counted as under way. NotNowError, before anything is done, when the store is being unmounted."""
         while not self._is_ending and trio.current_time() < self._pause_end_s:
             with trio.move_on_at(self._pause_end_s):
                 await self._ended.wait()
         if self._is_ending:
-            raise FsError(errno.EAGAIN, "The store is being unmounted: try again when it is mounted.")
+            raise NotNowError("The store is being unmounted: try again when it is mounted.")
         self._busy += 1
         try:
             yield

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from ciaosfs.base.errors import DaemonError, UsageError
+from ciaosfs.base.errors import DaemonError, NotNowError, UsageError
 from ciaosfsd.control.call import Answer, Call, Connection, Operation, Send, Tally
 from ciaosfsd.control.peer import Peer, TokenChecks
 
@@ -64,9 +64,9 @@ class Dispatcher:
         return row
 
     def admit(self, row: Operation, peer: Peer, connection: Connection) -> Call:
-        """The call to be filled. AccessError when the peer may not make it, DaemonError when the server closes."""
+        """The call to be filled. AccessError when the peer may not make it, NotNowError when the server closes."""
         if self._closing:
-            raise DaemonError("The store is being unmounted: this was not begun.")
+            raise NotNowError("The store is being unmounted: this was not begun.")
         caller = peer.caller(connection, self._checks)
         row.need.check(row.name, caller.grant, is_owner=caller.is_owner)
         connection.caller = caller

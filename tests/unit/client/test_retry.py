@@ -14,6 +14,7 @@ from ciaosfs.base.errors import (
     FsError,
     LostAnswerError,
     NoSpaceError,
+    NotNowError,
     StoreError,
     UnreachableError,
 )
@@ -25,6 +26,7 @@ from ciaosfs.client.retry import Patience, may_try_again
     [
         (UnreachableError("x"), True, True),
         (FsError(errno.EAGAIN), True, True),
+        (NotNowError("x"), True, True),
         (LostAnswerError("x"), True, False),
         (DaemonError("x"), False, False),
         (FsError(errno.ENOENT), False, False),
