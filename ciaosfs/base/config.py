@@ -24,6 +24,7 @@ CONFIG_BYTES_MAX = 256 * limits.KIB
 STORE_FORMAT_VERSION = 1
 COMPRESSION_POLICIES = ("auto", "zstd", "none")
 PORT_MAX = 65535
+ACCESS_MODES = ("posix", "tokens")
 
 Value = TypeVar("Value", bound=int | float | str)
 
@@ -85,6 +86,8 @@ class StoreConfig:
     """A drive that is absent for longer is repaired around."""
     metrics_port: int = 0
     """Of 127.0.0.1, where Prometheus reads metrics; 0: nowhere."""
+    access: str = "posix"
+    """One of ACCESS_MODES: permissions alone let a process use the mount, or it needs a token, too."""
 
 
 def parse_labels(words: Iterable[str]) -> DriveLabels:
@@ -223,6 +226,9 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         raise UsageError(
             f"compression is {compression!r} and must be one of {', '.join(COMPRESSION_POLICIES)}."
         )
+    access = _take(fields, "access", str, "posix")
+    if access not in ACCESS_MODES:
+        raise UsageError(f"access is {access!r} and must be one of {', '.join(ACCESS_MODES)}.")
     return StoreConfig(
         path=store,
         store_id=_take_uuid(fields, "store"),
@@ -236,6 +242,7 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         scrub_period_days=scrub_period_days,
         repair_after_s=repair_after_s,
         metrics_port=metrics_port,
+        access=access,
     )
 
 
@@ -311,6 +318,10 @@ repair_after_s = {repair_after:g}
 # Prometheus finds metrics at http://127.0.0.1:PORT/metrics while the store is mounted; 0: nowhere. May be edited.
 metrics_port = {metrics_port}
 
+# "posix": permissions alone say who may use the mount. "tokens": a process needs a token of its user, too
+# ('ciaosfs token', 'ciaosfs login'). 'ciaosfs access' changes it, for the next mount.
+access = "{access}"
+
 # The number that the next drive gets; numbers are never given twice.
 next_drive = {next_drive}
 
@@ -355,6 +366,7 @@ def format_config(config: StoreConfig) -> str:
             job_share=config.job_share,
             repair_after=config.repair_after_s,
             metrics_port=config.metrics_port,
+            access=config.access,
         )
     ]
     parts += [format_drive(config.path, drive) for drive in config.drives]

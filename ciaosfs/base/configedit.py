@@ -1,16 +1,19 @@
-"""Changing the drives in `ciaosfs.toml` while everything else a person wrote in it stays. The file changes in one step.
+"""Changing `ciaosfs.toml` while everything else a person wrote in it stays. The file changes in one step.
 
 The text is edited, not generated anew: a drive's table is put behind the last one, or its lines are taken out; comments
 stay, also those of a table that goes. The result is parsed and must say exactly what was meant. A file laid out so
-that this cannot be done (drives in an inline array, say) is written anew, and the old one kept beside it.
+that this cannot be done (drives in an inline array, say) is written anew, and the old one kept beside it. Who changes it
+holds a lock on the store's directory meanwhile: the daemon and a command may both want to.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +35,7 @@ _HEADER = re.compile(r"\s*\[")
 _DRIVE_HEADER = re.compile(r"\s*\[\[\s*drive\s*\]\]")
 _NUMBER = re.compile(r"\s*number\s*=\s*(\d+)\s*(#.*)?")
 _NEXT_DRIVE = re.compile(r"\s*next_drive\s*=")
+_ACCESS = re.compile(r"\s*access\s*=")
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 
 Edit = Callable[[str, StoreConfig], tuple[str, StoreConfig]]
@@ -85,12 +89,28 @@ def remove_drive(number: int) -> Edit:
     return edit
 
 
+def set_access(mode: str) -> Edit:
+    """The edit that sets the mode of access, one of `config.ACCESS_MODES`."""
+
+    def edit(text: str, config: StoreConfig) -> tuple[str, StoreConfig]:
+        lines = text.splitlines(keepends=True)
+        note = '# "posix": permissions alone let a process use the mount; "tokens": it needs a token, too.\n'
+        return "".join(_with_key(lines, _ACCESS, f'access = "{mode}"', note)), replace(config, access=mode)
+
+    return edit
+
+
 def change_config(store: Path, edit: Edit) -> StoreConfig:
     """Apply `edit` to the file of the store at `store`; returns what it says now. Blocking.
 
     After a crash there is the old file or the new one. Raises StoreError when the file is not valid as it stands,
     UsageError when it cannot hold what is meant, OSError; then it is as it was.
     """
+    with _locked(store):
+        return _change(store, edit)
+
+
+def _change(store: Path, edit: Edit) -> StoreConfig:
     before = load_config(store)
     path = before.path / CONFIG_NAME
     text = path.read_text(encoding="utf-8")
@@ -138,22 +158,26 @@ def _drive_spans(lines: list[str]) -> list[tuple[int, int]]:
 
 
 def _with_next_drive(lines: list[str], number: int) -> list[str]:
-    """The line `next_drive = number`, in the place of the one there is, or behind the last line before the tables."""
+    note = "# The number that the next drive gets; numbers are never given twice.\n"
+    return _with_key(lines, _NEXT_DRIVE, f"next_drive = {number}", note)
+
+
+def _with_key(lines: list[str], key: re.Pattern[str], new: str, note: str) -> list[str]:
+    """The line `new`, in the place of the one that `key` matches, or with `note` behind the last line before the tables."""
     first_table = next((at for at, line in enumerate(lines) if _HEADER.match(line)), len(lines))
     keys = [
         at
         for at, line in enumerate(lines[:first_table])
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    new = f"next_drive = {number}"
     for at in keys:
-        if _NEXT_DRIVE.match(lines[at]):
+        if key.match(lines[at]):
             comment = _comment_of(lines[at])
             return [*lines[:at], f"{new}  {comment[0]}" if comment else new + "\n", *lines[at + 1 :]]
     at = keys[-1] + 1 if keys else first_table
     return [
         *lines[:at],
-        "\n# The number that the next drive gets; numbers are never given twice.\n",
+        "\n" + note,
         new + "\n",
         *lines[at:],
     ]
@@ -164,6 +188,21 @@ def _comment_of(line: str) -> list[str]:
     blanked = _STRINGS.sub(lambda found: "s" * len(found[0]), line)
     at = blanked.find("#")
     return [line[at:]] if at >= 0 else []
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """Nobody else changes the file. Raises StoreError when there is no such directory."""
+    try:
+        descriptor = os.open(store, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        load_config(store)  # says it
+        raise
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from ciaosfs.base.errors import UsageError
+
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -33,3 +37,15 @@ def format_duration(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
+
+
+_LENGTHS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(s|m|min|h|d|w)", re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, from what a person writes: `90s`, `30min`, `12h`, `30d`, `2w`, `1.5h`. UsageError."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{text!r} is no time: give a number and one of s, min, h, d, w, as in 12h or 30d.")
+    return float(found[1]) * _LENGTHS[found[2]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ciaosfs.base.config import parse_drive
+from ciaosfs.base.config import ACCESS_MODES, parse_drive
 from ciaosfs.cli import output
 from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_store, weakness_of
 
@@ -31,9 +31,21 @@ from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_stor
     metavar="M",
     help=f"Parity shards of a stripe: so many drives may be lost [default: {PARITY_COUNT}].",
 )
+@click.option(
+    "--access",
+    type=click.Choice(ACCESS_MODES),
+    default="posix",
+    show_default=True,
+    help="Whether permissions alone let a process use the mount, or it needs a token, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(
-    store: Path, drives: tuple[str, ...], data: int | None, parity: int | None, as_json: bool
+    store: Path,
+    drives: tuple[str, ...],
+    data: int | None,
+    parity: int | None,
+    access: str,
+    as_json: bool,
 ) -> None:
     """Make a new store in the directory STORE.
 
@@ -48,7 +60,7 @@ def command(
     """
     given = [parse_drive(drive) for drive in drives]
     paths, labels = [path for path, _ in given], [each for _, each in given]
-    config = plan_store(store, paths, data, parity, labels)
+    config = plan_store(store, paths, data, parity, labels, access)
     make_store(config)
     weakness = weakness_of(config)
     if as_json:
@@ -60,6 +72,7 @@ def command(
                 "data": config.data_count,
                 "parity": config.parity_count,
                 "drives": [os.fspath(drive.path) for drive in config.drives],
+                "access": config.access,
                 "weakness": weakness,
             },
         )

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -51,6 +51,43 @@ def print_name(line: str) -> None:
 def talk(sentence: str) -> None:
     """What a person should know beside the result, on stderr."""
     click.echo(sentence, err=True)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """A table or the like, on stdout."""
+    for line in lines:
+        click.echo(line)
+
+
+def printable(text: str) -> str:
+    """`text` without what could play with a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def ask_secretly(question: str) -> str:
+    """What somebody types, unseen; "" where nobody sits at a terminal."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return ""
+    answer: str = click.prompt(
+        question, prompt_suffix="", default="", show_default=False, hide_input=True, err=True
+    )
+    return answer
+
+
+def confirms(question: str) -> bool:
+    """Whether somebody at a terminal agrees; where nobody sits there, it was meant."""
+    return not sys.stdin.isatty() or click.confirm(question, err=True)
+
+
+def gather_pages(page: Callable[[int], Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """All items `name` of a list that comes in pages; `page` is told after which number to go on."""
+    items: list[Mapping[str, Any]] = []
+    after: int | None = 0
+    while after is not None:
+        answer = page(after)
+        items += answer[name]
+        after = answer["after"]
+    return items
 
 
 class Line:

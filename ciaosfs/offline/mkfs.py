@@ -39,8 +39,10 @@ def plan_store(
     data_count: int | None,
     parity_count: int | None,
     labels: Sequence[DriveLabels] = (),
+    access: str = "posix",
 ) -> StoreConfig:
-    """What `make_store` would make. Counts that are None are 4 and 2. `labels` are those of the drives, in order.
+    """What `make_store` would make. Counts that are None are 4 and 2. `labels` are those of the drives, in order;
+    `access` is one of `config.ACCESS_MODES`.
 
     Without `drives` it gets as many directories inside the store as a stripe needs. Raises UsageError or
     StoreError, and changes nothing.
@@ -59,7 +61,7 @@ def plan_store(
         for number, (path, given) in enumerate(zip(paths, labels or repeat(DriveLabels()), strict=False))
     )
     config = StoreConfig(
-        store, uuid.uuid4().bytes, data_count, parity_count, configs, next_drive=len(configs)
+        store, uuid.uuid4().bytes, data_count, parity_count, configs, next_drive=len(configs), access=access
     )
     format_config(config)
     return config

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ciaosfs.access.authority import open_authority
 from ciaosfs.base.config import StoreConfig
 from ciaosfs.client import mounts, transport
 from ciaosfs.drive.workers import Workers
@@ -14,6 +15,7 @@ from ciaosfs.fs.opening import open_store
 from ciaosfs.jobs.opening import open_jobs
 from ciaosfs.objects.agent import Agent
 from ciaosfs.objects.store import ObjectStore
+from ciaosfsd.control.handlers_access import AccessHandlers
 from ciaosfsd.control.handlers_admin import AdminHandlers
 from ciaosfsd.control.handlers_check import CheckHandlers
 from ciaosfsd.control.handlers_drives import DriveHandlers
@@ -23,6 +25,7 @@ from ciaosfsd.control.handlers_objects import ObjectHandlers
 from ciaosfsd.control.handlers_stats import StatsHandlers
 from ciaosfsd.control.peer import TokenChecks
 from ciaosfsd.control.server import ControlServer
+from ciaosfsd.folders import Folders
 from ciaosfsd.fuse.kernelcache import forget_name
 from ciaosfsd.fuse.session import Session, mounted
 from ciaosfsd.metrics.endpoint import Endpoint, listening
@@ -63,6 +66,7 @@ async def build(
     async with (
         Workers() as workers,
         open_store(config, workers) as filesystem,
+        open_authority(filesystem.parts.meta, filesystem.parts.gate.wait_open, filesystem.sync) as authority,
         open_jobs(config, filesystem.parts) as jobs,
         Agent(mountpoint) as agent,
     ):
@@ -75,16 +79,19 @@ async def build(
             )
             objects = ObjectStore(filesystem, agent, forget_name)
             snapshots = Snapshots(config.path, mountpoint, filesystem, jobs, requests)
-            checks = TokenChecks()
+            checks = TokenChecks(verify=authority.verify, is_live=authority.is_live)
             rows = [
                 *admin.operations(),
+                *AccessHandlers(
+                    authority, Folders(filesystem, workers, forget_name).make, workers
+                ).operations(),
                 *JobHandlers(jobs).operations(),
                 *DriveHandlers(jobs.drives, jobs.runner, mountpoint).operations(),
                 *CheckHandlers(filesystem, jobs.healer.lost_stripes).operations(),
                 *ObjectHandlers(objects).operations(),
                 *StatsHandlers(snapshots).operations(),
             ]
-            rows += HelloHandlers(config, mountpoint, rows, checks.verify).operations()
+            rows += HelloHandlers(config, mountpoint, rows, checks.verify, config.access).operations()
             mount = mounts.mount_at(mountpoint)
             name = None if mount is None else transport.mount_socket_path(mount)
             if mount is not None:

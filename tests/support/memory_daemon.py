@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from types import SimpleNamespace
 from typing import Any
 
 from ciaosfsd import services
@@ -20,6 +21,8 @@ from ciaosfsd.main import main
 from ciaosfs.base.config import StoreConfig
 from ciaosfs.base.errors import NoSpaceError
 from ciaosfs.drive.workers import Workers
+from ciaosfs.fs.gate import Gate
+from ciaosfs.meta.metadata import Metadata
 from tests.support.memory_fs import MemoryFileSystem
 from tests.support.memory_jobs import open_memory_jobs
 
@@ -31,7 +34,11 @@ LIES_EVERY = 5
 async def open_memory(config: StoreConfig, workers: Workers) -> AsyncIterator[MemoryFileSystem]:
     if "no-ready" in FAULTS:
         os._exit(9)
-    yield MemoryFileSystem()
+    filesystem = MemoryFileSystem()
+    # Users and tokens are the real thing, in a database that nothing is ever committed to.
+    with closing(Metadata.create_fresh(config.path / "meta" / "memory.sqlite", config.store_id)) as meta:
+        filesystem.parts = SimpleNamespace(meta=meta, gate=Gate())
+        yield filesystem
     if "bad-ending" in FAULTS:
         raise NoSpaceError("The drives cannot take the last commit.")
 

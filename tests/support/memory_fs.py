@@ -42,7 +42,7 @@ class MemoryFileSystem:
     """A tree in memory with root inode 1."""
 
     def __init__(self) -> None:
-        self.parts = None
+        self.parts: object = None
         self._numbers = itertools.count(2)
         self._handles: dict[int, int] = {}
         self._next_handle = itertools.count(1)
