@@ -1,0 +1,515 @@
+"""Objects beside plain file I/O on one mount: what one does the other sees, and the kernel's rules hold for both."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from ciaosfs.base.errors import AccessError, FsError, NoSpaceError, UsageError
+from ciaosfs.fs import acl
+from ciaosfs.objects.appending import Appended
+from ciaosfs.objects.credentials import Actor
+from ciaosfs.objects.keys import parse_key
+from ciaosfs.objects.store import Place
+from ciaosfs.objects.visits import Wish
+from tests.support.object_mount import ObjectMount, as_user, parse, refusal_of
+
+ROOT: Final = Place(Actor(0, 0))
+ALICE: Final = Actor(1001, 1001, (2000,))
+BOB: Final = Actor(1002, 1002, (2000,))
+MIB: Final = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectMount]:
+    with ObjectMount(tmp_path_factory.mktemp("objects")) as mounted:
+        yield mounted
+
+
+@pytest.fixture
+def place(mount: ObjectMount, request: pytest.FixtureRequest) -> Place:
+    """A folder of the test's own, where keys begin."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
+    (mount.path / name).mkdir()
+    return Place(ROOT.actor, (name.encode(),), (name.encode(),))
+
+
+def path_of(mount: ObjectMount, place: Place, key: str = "") -> Path:
+    return mount.path.joinpath(*map(os.fsdecode, place.folder), key)
+
+
+def append(mount: ObjectMount, place: Place, key: str, data: bytes, **how: bool) -> Appended:
+    async def appending() -> Appended:
+        return await mount.objects.append(place, parse(key), data, [len(data)], **how)
+
+    return mount.ask(appending)
+
+
+def parts(mount: ObjectMount, place: Place, key: str) -> list[int]:
+    async def ask() -> list[int]:
+        return (await mount.objects.stat(place, parse(key))).parts
+
+    return mount.ask(ask)
+
+
+# What one does the other sees
+
+
+def test_a_put_is_seen_at_once_whatever_the_kernel_believed(mount: ObjectMount, place: Place) -> None:
+    path = path_of(mount, place, "key")
+    assert not path.exists()  # and the kernel knows that now
+    mount.put(place, "key", b"one")
+    assert path.read_bytes() == b"one"
+    with path.open("rb") as held:
+        assert os.listdir(path.parent) == ["key"]
+        for content in (b"second", b"third and longer"):
+            mount.put(place, "key", content, Wish.REPLACE)
+            assert path.read_bytes() == content
+            assert path.stat().st_size == len(content)
+            assert mount.get(place, "key") == content
+        assert held.read() == b"one"
+        assert os.fstat(held.fileno()).st_nlink == 0
+    path.unlink()
+    assert refusal_of(lambda: mount.get(place, "key")) == "ENOENT"
+
+
+def test_what_is_written_on_the_mount_is_got_at_once(mount: ObjectMount, place: Place) -> None:
+    path = path_of(mount, place, "a/b/c")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"plain")  # perhaps in the kernel's cache alone
+    assert mount.get(place, "a/b/c") == b"plain"
+    with path.open("ab") as file:
+        file.write(b" and more")
+    assert mount.get(place, "a/b/c") == b"plain and more"
+    assert mount.keys(place) == ["a/b/c"]
+    path.rename(path.with_name("d"))
+    assert mount.keys(place) == ["a/b/d"]
+
+
+def test_replaced_files_that_nobody_knew_leave_no_inode(mount: ObjectMount, place: Place) -> None:
+    mount.put(place, "key", b"first")
+    count = inode_count(mount)
+    for number in range(20):
+        mount.put(place, "key", b"%d" % number)
+    assert inode_count(mount) == count
+    path_of(mount, place, "key").read_bytes()
+    for number in range(20):
+        mount.put(place, "key", b"%d" % number)
+    assert inode_count(mount) <= count + 1  # of the one that was looked at a FORGET may be on its way
+
+
+def inode_count(mount: ObjectMount) -> int:
+    async def count() -> int:
+        return mount.objects._fs.inode_count()
+
+    return mount.ask(count)
+
+
+def test_a_reader_in_a_loop_sees_one_or_the_other_whole(mount: ObjectMount, place: Place) -> None:
+    contents = {bytes([number]) * (number * 50_000 + 1) for number in range(1, 6)}
+    path = path_of(mount, place, "key")
+    mount.put(place, "key", min(contents))
+    seen: set[bytes] = set()
+    stopping = threading.Event()
+    torn: list[int] = []
+
+    def read() -> None:
+        while not stopping.is_set():
+            found = path.read_bytes()
+            seen.add(found)
+            if found not in contents:
+                torn.append(len(found))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for _ in range(30):
+        for content in sorted(contents):
+            mount.put(place, "key", content, Wish.REPLACE)
+    stopping.set()
+    for reader in readers:
+        reader.join()
+    assert not torn
+    assert len(seen) > 1
+
+
+def test_names_that_are_moved_and_removed_while_they_are_replaced(mount: ObjectMount, place: Place) -> None:
+    """The kernel never keeps a name of what is not there any more."""
+    folder = path_of(mount, place)
+    stopping = threading.Event()
+
+    def move() -> None:
+        names = [folder / name for name in ("key", "other", "third")]
+        number = 0
+        while not stopping.is_set():
+            number += 1
+            one, other = names[number % 3], names[(number // 3) % 3]
+            refusal_of(partial(one.rename, other))
+            if number % 7 == 0:
+                refusal_of(other.unlink)
+            for name in names:
+                refusal_of(name.read_bytes)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    for number in range(200):
+        mount.put(place, "key", b"%d" % number)
+    stopping.set()
+    mover.join()
+    for name in os.listdir(folder):
+        assert (folder / name).read_bytes() == mount.get(place, name)
+        assert (folder / name).stat().st_nlink == 1
+    assert sorted(os.listdir(folder)) == mount.keys(place)
+
+
+def test_appends_of_both_kinds_lose_nothing(mount: ObjectMount, place: Place) -> None:
+    path = path_of(mount, place, "log")
+    append(mount, place, "log", b"begin|", create=True)
+    count = 150
+
+    def plain(who: str) -> None:
+        with path.open("ab", buffering=0) as file:
+            for number in range(count):
+                file.write(f"{who}{number}|".encode())
+
+    def socket(who: str) -> None:
+        for number in range(count):
+            append(mount, place, "log", f"{who}{number}|".encode())
+
+    writers = [threading.Thread(target=plain, args=(who,)) for who in "ab"]
+    writers += [threading.Thread(target=socket, args=(who,)) for who in "cd"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    content = mount.get(place, "log")
+    assert content == path.read_bytes()
+    pieces = content.decode().split("|")[:-1]
+    assert sorted(pieces) == sorted(["begin"] + [f"{who}{n}" for who in "abcd" for n in range(count)])
+    sizes = parts(mount, place, "log")
+    assert sum(sizes) == len(content)
+    at, starts = 0, set()
+    for size in sizes:
+        starts.add(at)
+        at += size
+    for who in "cd":  # each append over the socket is a part, whatever came between
+        for number in range(count):
+            piece = f"{who}{number}|".encode()
+            at = content.index(b"|" + piece) + 1
+            assert at in starts and (at + len(piece) in starts or at + len(piece) == len(content))
+
+
+def test_parts_through_puts_appends_and_plain_writes(mount: ObjectMount, place: Place) -> None:
+    async def put() -> None:
+        await mount.objects.put(
+            place, (b"key",), Wish.CREATE, None, b"aabbbc", [2, 3, 1], {b"user.note": b"n"}, sync=True
+        )
+
+    mount.ask(put)
+    path = path_of(mount, place, "key")
+    assert parts(mount, place, "key") == [2, 3, 1]
+    assert append(mount, place, "key", b"dd") == Appended(6, 8)
+    with path.open("ab") as file:
+        file.write(b"plain")
+    assert parts(mount, place, "key") == [2, 3, 1, 2, 5]
+    append(mount, place, "key", b"e", goes_on=True)
+    assert parts(mount, place, "key") == [2, 3, 1, 2, 6]
+    append(mount, place, "key", b"", sync=True)
+    assert parts(mount, place, "key") == [2, 3, 1, 2, 6, 0]
+    assert os.getxattr(path, "user.note") == b"n"
+    os.truncate(path, 5)
+    assert parts(mount, place, "key") == [5]
+    with pytest.raises(FsError, match="There is no object"):
+        append(mount, place, "none", b"x")
+
+
+# The kernel's rules
+
+
+def set_acl(path: Path, name: bytes, *entries: tuple[int, int, int]) -> None:
+    os.setxattr(path, name, acl.encode([acl.Entry(*entry) for entry in entries]))
+
+
+NO_ID = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A directory with a file in it: whose, with which modes, and ACLs for Alice on both or as default."""
+
+    name: str
+    owner: int = 0
+    group: int = 0
+    mode: int = 0o755
+    file_owner: int = 0
+    file_mode: int = 0o644
+    folder_acl: int | None = None
+    file_acl: int | None = None
+    is_default: bool = False
+
+
+SCENES: Final = [
+    Scene("hers", 1001, 1001, 0o700, 1001, 0o600),
+    Scene("roots"),
+    Scene("searchable", mode=0o711),
+    Scene("not searchable", mode=0o744),
+    Scene("closed", mode=0o700),
+    Scene("open to all", mode=0o777, file_mode=0o600),
+    Scene("sticky", mode=0o1777, file_mode=0o666),
+    Scene("sticky, file hers", mode=0o1777, file_owner=1001),
+    Scene("sticky, folder hers", 1001, 1001, 0o1755),
+    Scene("by a supplementary group", group=2000, mode=0o770, file_mode=0o640),
+    Scene("set-group-id", group=2000, mode=0o2775),
+    Scene("by an ACL", mode=0o700, folder_acl=7, file_acl=6, file_mode=0o600),
+    Scene("an ACL that only reads", mode=0o700, folder_acl=5, file_acl=4, file_mode=0o600),
+    Scene("a default ACL", mode=0o777, is_default=True),
+]
+
+
+def build(scene: Scene, folder: Path) -> None:
+    folder.mkdir()
+    file = folder / "file"
+    file.write_bytes(b"content")
+    for path, owner, bits in (
+        (file, scene.file_owner, scene.file_acl),
+        (folder, scene.owner, scene.folder_acl),
+    ):
+        os.chown(path, owner, scene.group if path is folder else 0)
+        path.chmod(scene.mode if path is folder else scene.file_mode)
+        if bits is not None:
+            set_acl(path, acl.ACCESS, (1, 6 if path is file else 7, NO_ID), (2, bits, 1001), (4, 0, NO_ID),
+                    (16, bits, NO_ID), (32, 0, NO_ID))  # fmt: skip
+    if scene.is_default:
+        set_acl(
+            folder, acl.DEFAULT, (1, 7, NO_ID), (2, 6, 1002), (4, 5, NO_ID), (16, 7, NO_ID), (32, 0, NO_ID)
+        )
+
+
+def plain_replace() -> None:
+    Path("folder/.new").touch(exist_ok=False)
+    try:
+        os.rename("folder/.new", "folder/file")
+    except OSError:
+        os.unlink("folder/.new")
+        raise
+
+
+PLAIN: Final[dict[str, Callable[[], object]]] = {
+    "read": lambda: Path("folder/file").read_bytes(),
+    "append": lambda: os.close(os.open("folder/file", os.O_WRONLY | os.O_APPEND)),
+    "create": lambda: os.close(os.open("folder/new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)),
+    "create below": lambda: os.mkdir("folder/sub"),
+    "replace": plain_replace,
+    "list": lambda: os.listdir("folder"),
+    "rename": lambda: os.rename("folder/file", "folder/renamed"),
+    "delete": lambda: os.unlink("folder/file"),
+}
+
+
+def by_key(mount: ObjectMount, place: Place) -> dict[str, Callable[[], object]]:
+    async def delete() -> None:
+        await mount.objects.delete(place, parse("folder/file"))
+
+    async def rename() -> None:
+        await mount.objects.rename(place, parse("folder/file"), parse("folder/renamed"))
+
+    return {
+        "read": lambda: mount.get(place, "folder/file"),
+        "append": lambda: append(mount, place, "folder/file", b""),
+        "create": lambda: mount.put(place, "folder/new", b"", Wish.CREATE, 0o644),
+        "create below": lambda: mount.put(place, "folder/sub/key", b"", Wish.CREATE, 0o644),
+        "replace": lambda: mount.put(place, "folder/file", b"", Wish.REPLACE),
+        "list": lambda: mount.keys(place, "folder/", flat=True),
+        "rename": lambda: mount.ask(rename),
+        "delete": lambda: mount.ask(delete),
+    }
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+def test_permissions_are_those_of_plain_files(mount: ObjectMount, place: Place, scene: Scene) -> None:
+    """Each operation as Alice, by its key and by a process of hers, in two folders that are alike."""
+    for operation in PLAIN:
+        base = path_of(mount, place)
+        mine, theirs = base / f"{operation} by key", base / f"{operation} plain"
+        for path in (mine, theirs):
+            path.mkdir()
+            build(scene, path / "folder")
+        own = (*place.folder, os.fsencode(mine.name))
+        expected = as_user(ALICE, theirs, PLAIN[operation])
+        found = refusal_of(by_key(mount, Place(ALICE, own, own))[operation])
+        assert found == expected, operation
+        if not found and operation in ("create", "create below"):
+            name = "new" if operation == "create" else "sub"
+            assert looks(mine / "folder" / name) == looks(theirs / "folder" / name)
+
+
+def looks(path: Path) -> tuple[object, ...]:
+    found = path.lstat()
+    acls = {name: os.getxattr(path, name) for name in os.listxattr(path) if "acl" in name}
+    return oct(found.st_mode), found.st_uid, found.st_gid, acls
+
+
+@pytest.mark.root
+def test_an_updated_file_keeps_its_permissions_and_gets_its_writer(mount: ObjectMount, place: Place) -> None:
+    folder = path_of(mount, place)
+    folder.chmod(0o777)
+    mount.put(place, "key", b"old", permissions=0o604)
+    mount.put(Place(BOB, place.folder, place.reach), "key", b"new", Wish.REPLACE)
+    found = (folder / "key").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o604, BOB.uid, BOB.gid)
+
+
+# Nothing leaves its folder
+
+
+def test_no_key_leads_out(mount: ObjectMount, place: Place) -> None:
+    base = path_of(mount, place)
+    (base / "secret").write_bytes(b"secret")
+    inside = base / "user" / "data"
+    inside.mkdir(parents=True)
+    (inside / "file").write_bytes(b"inside")
+    (inside / "up").symlink_to("../../secret")
+    (inside / "root").symlink_to(base / "secret")
+    (inside / "self").symlink_to("/proc/self/root/etc/passwd")
+    (inside / "folder").symlink_to("..")
+    (inside / "absolute").symlink_to("/etc")
+    (inside / "good").symlink_to("file")
+    (inside / "round").symlink_to("../data/file")
+    user = (*place.folder, b"user")
+    narrow = Place(ROOT.actor, user, (*user, b"data"))
+    assert mount.get(narrow, "data/good") == b"inside"
+    assert refusal_of(lambda: mount.get(narrow, "data/round")) == "EACCES"
+    for key in ("data/up", "data/root", "data/self", "data/folder/x", "data/absolute/passwd"):
+        with pytest.raises(AccessError, match="leads out of where keys may go"):
+            mount.get(narrow, key)
+        with pytest.raises(AccessError):
+            append(mount, narrow, key, b"x")
+    for key in ("data/folder/new", "data/absolute/new", "data/folder/a/b"):
+        with pytest.raises(AccessError):
+            mount.put(narrow, key, b"x")
+        with pytest.raises((AccessError, FsError)):
+            mount.ask(mount.objects.delete, narrow, parse(key))
+    for key in ("data", "other", "secret", "datax/y"):
+        with pytest.raises(AccessError, match="The token is"):
+            mount.get(narrow, key)
+    for text in (
+        "",
+        "/",
+        "a//b",
+        "../x",
+        "a/../b",
+        "a/.",
+        "a\0b",
+        "x" * 256,
+        "a/" * 3000 + "a",
+        "\ud800",
+        5,
+        None,
+    ):
+        with pytest.raises(UsageError):
+            parse_key(text)
+    assert mount.keys(narrow) == ["data/absolute", "data/file", "data/folder", "data/good", "data/root",
+                                  "data/round", "data/self", "data/up"]  # fmt: skip
+    with pytest.raises(FsError, match="symbolic link"):
+        mount.put(narrow, "data/good", b"x", Wish.REPLACE)
+    assert sorted(os.listdir(base)) == ["secret", "user"]
+
+
+def test_a_link_that_is_swapped_all_the_time_leads_nowhere(mount: ObjectMount, place: Place) -> None:
+    base = path_of(mount, place)
+    inside, outside = base / "inside", base / "outside"
+    for folder in (inside / "real", outside):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(folder.name.encode())
+    stopping = threading.Event()
+
+    def point(target: str) -> None:
+        (inside / "spare").symlink_to(target)
+        os.rename(inside / "spare", inside / "link")
+
+    def swap() -> None:
+        while not stopping.is_set():
+            point("../outside")
+            point("real")
+
+    point("real")
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    narrow = Place(ROOT.actor, place.folder, (*place.folder, b"inside"))
+    outcomes = set()
+    try:
+        for number in range(80):
+            outcomes.add(refusal_of(partial(mount.put, narrow, "inside/link/file", b"real")))
+            outcomes.add(refusal_of(partial(mount.put, narrow, f"inside/link/{number}", b"real")))
+    finally:
+        stopping.set()
+        swapper.join()
+    assert outcomes <= {"", "EACCES", "ENOENT", "EEXIST"} and "" in outcomes
+    assert os.listdir(outside) == ["file"]
+    assert (outside / "file").read_bytes() == b"outside"
+
+
+def test_a_folder_that_is_moved_away_takes_its_key_along(mount: ObjectMount, place: Place) -> None:
+    base = path_of(mount, place)
+    (base / "inside").mkdir()
+    narrow = Place(ROOT.actor, place.folder, (*place.folder, b"inside"))
+    mount.put(narrow, "inside/a/key", b"x")
+    os.link(base / "inside/a/key", base / "linked")  # the same file: who made the link could read it
+    (base / "inside/a").rename(base / "moved")
+    assert refusal_of(lambda: mount.get(narrow, "inside/a/key")) == "ENOENT"
+    (base / "inside").rename(base / "gone")
+    assert refusal_of(lambda: mount.put(narrow, "inside/new", b"x")) == "ENOENT"
+    mount.put(place, "linked", b"y", Wish.REPLACE)
+    assert (base / "moved/key").read_bytes() == b"x"
+
+
+@pytest.mark.root
+def test_fifos_and_devices_are_not_waited_for(mount: ObjectMount, place: Place) -> None:
+    base = path_of(mount, place)
+    os.mkfifo(base / "fifo")
+    os.mknod(base / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (base / "folder").mkdir()
+    for key in ("fifo", "null"):
+        assert refusal_of(partial(mount.get, place, key)) == "EINVAL"
+        assert refusal_of(partial(append, mount, place, key, b"x")) == "EINVAL"
+        assert refusal_of(partial(mount.put, place, key, b"x", Wish.REPLACE)) == "EINVAL"
+        assert refusal_of(partial(mount.put, place, key, b"x", Wish.CREATE)) == "EEXIST"
+    assert refusal_of(lambda: mount.put(place, "folder", b"x")) == "EISDIR"
+    assert refusal_of(lambda: mount.put(place, "null/x", b"x")) == "ENOTDIR"
+
+
+def test_a_full_store_takes_nothing_of_a_put(
+    mount: ObjectMount, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = inode_count(mount)
+
+    async def fill() -> None:
+        room = mount.objects._fs._room
+        monkeypatch.setattr(type(room), "available", property(lambda self: 2 * MIB))
+        monkeypatch.setattr(type(room), "_is_promising", lambda self: False)
+        draft = await mount.objects.begin(place, (b"key",), Wish.CREATE, None)
+        try:
+            with pytest.raises((FsError, NoSpaceError), match="full"):
+                for _ in range(4):
+                    await draft.write(os.urandom(MIB))
+        finally:
+            await draft.close()
+        with pytest.raises((FsError, NoSpaceError), match="full"):
+            await mount.objects.put(
+                place, (b"a", b"b"), Wish.PUT, None, b"x" * 3 * MIB, [3 * MIB], {}, sync=False
+            )
+
+    mount.ask(fill)
+    monkeypatch.undo()
+    assert os.listdir(path_of(mount, place)) == []
+    assert inode_count(mount) == count
+    mount.put(place, "key", b"fits again")
