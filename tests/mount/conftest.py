@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ciaosfs.objects.store import Place
 from tests.support.mount import MountedStore, detach_leftovers
+from tests.support.object_mount import ObjectMount
 
 HERE = Path(__file__).parent
 
@@ -55,6 +57,19 @@ def workdir(shared_mount: MountedStore, request: pytest.FixtureRequest) -> Path:
     path = shared_mount.path / "".join(c if c.isalnum() else "-" for c in request.node.name)
     path.mkdir()
     return path
+
+
+@pytest.fixture(scope="module")
+def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectMount]:
+    """A store mounted by this process, for tests that ask its objects; each works in a `place` of its own."""
+    with ObjectMount(tmp_path_factory.mktemp("objects")) as mounted:
+        yield mounted
+
+
+@pytest.fixture
+def place(mount: ObjectMount, request: pytest.FixtureRequest) -> Place:
+    """A folder of the test's own on that mount, where keys begin."""
+    return mount.place(request.node.name)
 
 
 @pytest.fixture(scope="session")

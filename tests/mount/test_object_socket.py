@@ -17,19 +17,20 @@ import pytest
 from ciaosfs.base.errors import CiaosError, FsError, UsageError
 from ciaosfs.client.locate import connect
 from ciaosfs.client.transport import Connection
+from tests.support.builders import Store
 from tests.support.mount import ROOT, MountedStore, environment, wait_until
 
 MIB = 1 << 20
 NAMES = 4_000
 
 PUT_AND_HANG = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from ciaosfs.client.locate import connect
 with connect(Path(sys.argv[1])) as connection:
     handle = connection.call("object-create", key="killed/key")["handle"]
     for number in range(20):
-        connection.call("object-write", handle=handle, body=bytes([number]) * (1 << 20))
+        connection.call("object-write", handle=handle, body=os.urandom(1 << 20))
     print("written", flush=True)
     time.sleep(100)
 """
@@ -57,6 +58,9 @@ def test_a_killed_client_leaves_nothing(shared_mount: MountedStore, connection: 
     )
     assert client.stdout is not None and client.stdout.readline() == b"written\n"
     assert connection.call("status")["inodes"] == before["inodes"] + 1
+    connection.call("sync")
+    store = Store(shared_mount.store)
+    most = store.used_bytes()
     client.send_signal(signal.SIGKILL)
     client.wait()
     client.stdout.close()
@@ -65,7 +69,7 @@ def test_a_killed_client_leaves_nothing(shared_mount: MountedStore, connection: 
 
     def is_given_back() -> bool:
         connection.call("sync")
-        return bool(connection.call("status")["space"]["free"] > before["space"]["free"] - 8 * MIB)
+        return store.used_bytes() <= most - 30 * MIB  # 20 of them in 4+2
 
     wait_until(is_given_back, "the space is not given back")
     assert connection.call("status")["dirty_bytes"] == 0

@@ -5,66 +5,26 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import pytest
 
 from ciaosfs.base.errors import AccessError, FsError, NoSpaceError, UsageError
-from ciaosfs.fs import acl
 from ciaosfs.objects.appending import Appended
-from ciaosfs.objects.credentials import Actor
 from ciaosfs.objects.keys import parse_key
 from ciaosfs.objects.store import Place
 from ciaosfs.objects.visits import Wish
-from tests.support.object_mount import ObjectMount, as_user, parse, refusal_of
+from tests.support.object_mount import ObjectMount, parse, refusal_of
 
-ROOT: Final = Place(Actor(0, 0))
-ALICE: Final = Actor(1001, 1001, (2000,))
-BOB: Final = Actor(1002, 1002, (2000,))
 MIB: Final = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectMount]:
-    with ObjectMount(tmp_path_factory.mktemp("objects")) as mounted:
-        yield mounted
-
-
-@pytest.fixture
-def place(mount: ObjectMount, request: pytest.FixtureRequest) -> Place:
-    """A folder of the test's own, where keys begin."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name)
-    (mount.path / name).mkdir()
-    return Place(ROOT.actor, (name.encode(),), (name.encode(),))
-
-
-def path_of(mount: ObjectMount, place: Place, key: str = "") -> Path:
-    return mount.path.joinpath(*map(os.fsdecode, place.folder), key)
-
-
-def append(mount: ObjectMount, place: Place, key: str, data: bytes, **how: bool) -> Appended:
-    async def appending() -> Appended:
-        return await mount.objects.append(place, parse(key), data, [len(data)], **how)
-
-    return mount.ask(appending)
-
-
-def parts(mount: ObjectMount, place: Place, key: str) -> list[int]:
-    async def ask() -> list[int]:
-        return (await mount.objects.stat(place, parse(key))).parts
-
-    return mount.ask(ask)
 
 
 # What one does the other sees
 
 
 def test_a_put_is_seen_at_once_whatever_the_kernel_believed(mount: ObjectMount, place: Place) -> None:
-    path = path_of(mount, place, "key")
+    path = mount.path_of(place, "key")
     assert not path.exists()  # and the kernel knows that now
     mount.put(place, "key", b"one")
     assert path.read_bytes() == b"one"
@@ -82,7 +42,7 @@ def test_a_put_is_seen_at_once_whatever_the_kernel_believed(mount: ObjectMount, 
 
 
 def test_what_is_written_on_the_mount_is_got_at_once(mount: ObjectMount, place: Place) -> None:
-    path = path_of(mount, place, "a/b/c")
+    path = mount.path_of(place, "a/b/c")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"plain")  # perhaps in the kernel's cache alone
     assert mount.get(place, "a/b/c") == b"plain"
@@ -100,7 +60,7 @@ def test_replaced_files_that_nobody_knew_leave_no_inode(mount: ObjectMount, plac
     for number in range(20):
         mount.put(place, "key", b"%d" % number)
     assert inode_count(mount) == count
-    path_of(mount, place, "key").read_bytes()
+    mount.path_of(place, "key").read_bytes()
     for number in range(20):
         mount.put(place, "key", b"%d" % number)
     assert inode_count(mount) <= count + 1  # of the one that was looked at a FORGET may be on its way
@@ -115,7 +75,7 @@ def inode_count(mount: ObjectMount) -> int:
 
 def test_a_reader_in_a_loop_sees_one_or_the_other_whole(mount: ObjectMount, place: Place) -> None:
     contents = {bytes([number]) * (number * 50_000 + 1) for number in range(1, 6)}
-    path = path_of(mount, place, "key")
+    path = mount.path_of(place, "key")
     mount.put(place, "key", min(contents))
     seen: set[bytes] = set()
     stopping = threading.Event()
@@ -143,7 +103,7 @@ def test_a_reader_in_a_loop_sees_one_or_the_other_whole(mount: ObjectMount, plac
 
 def test_names_that_are_moved_and_removed_while_they_are_replaced(mount: ObjectMount, place: Place) -> None:
     """The kernel never keeps a name of what is not there any more."""
-    folder = path_of(mount, place)
+    folder = mount.path_of(place)
     stopping = threading.Event()
 
     def move() -> None:
@@ -171,8 +131,8 @@ def test_names_that_are_moved_and_removed_while_they_are_replaced(mount: ObjectM
 
 
 def test_appends_of_both_kinds_lose_nothing(mount: ObjectMount, place: Place) -> None:
-    path = path_of(mount, place, "log")
-    append(mount, place, "log", b"begin|", create=True)
+    path = mount.path_of(place, "log")
+    mount.append(place, "log", b"begin|", create=True)
     count = 150
 
     def plain(who: str) -> None:
@@ -182,7 +142,7 @@ def test_appends_of_both_kinds_lose_nothing(mount: ObjectMount, place: Place) ->
 
     def socket(who: str) -> None:
         for number in range(count):
-            append(mount, place, "log", f"{who}{number}|".encode())
+            mount.append(place, "log", f"{who}{number}|".encode())
 
     writers = [threading.Thread(target=plain, args=(who,)) for who in "ab"]
     writers += [threading.Thread(target=socket, args=(who,)) for who in "cd"]
@@ -194,7 +154,7 @@ def test_appends_of_both_kinds_lose_nothing(mount: ObjectMount, place: Place) ->
     assert content == path.read_bytes()
     pieces = content.decode().split("|")[:-1]
     assert sorted(pieces) == sorted(["begin"] + [f"{who}{n}" for who in "abcd" for n in range(count)])
-    sizes = parts(mount, place, "log")
+    sizes = mount.parts(place, "log")
     assert sum(sizes) == len(content)
     at, starts = 0, set()
     for size in sizes:
@@ -214,165 +174,28 @@ def test_parts_through_puts_appends_and_plain_writes(mount: ObjectMount, place: 
         )
 
     mount.ask(put)
-    path = path_of(mount, place, "key")
-    assert parts(mount, place, "key") == [2, 3, 1]
-    assert append(mount, place, "key", b"dd") == Appended(6, 8)
+    path = mount.path_of(place, "key")
+    assert mount.parts(place, "key") == [2, 3, 1]
+    assert mount.append(place, "key", b"dd") == Appended(6, 8)
     with path.open("ab") as file:
         file.write(b"plain")
-    assert parts(mount, place, "key") == [2, 3, 1, 2, 5]
-    append(mount, place, "key", b"e", goes_on=True)
-    assert parts(mount, place, "key") == [2, 3, 1, 2, 6]
-    append(mount, place, "key", b"", sync=True)
-    assert parts(mount, place, "key") == [2, 3, 1, 2, 6, 0]
+    assert mount.parts(place, "key") == [2, 3, 1, 2, 5]
+    mount.append(place, "key", b"e", goes_on=True)
+    assert mount.parts(place, "key") == [2, 3, 1, 2, 6]
+    mount.append(place, "key", b"", sync=True)
+    assert mount.parts(place, "key") == [2, 3, 1, 2, 6, 0]
     assert os.getxattr(path, "user.note") == b"n"
     os.truncate(path, 5)
-    assert parts(mount, place, "key") == [5]
+    assert mount.parts(place, "key") == [5]
     with pytest.raises(FsError, match="There is no object"):
-        append(mount, place, "none", b"x")
-
-
-# The kernel's rules
-
-
-def set_acl(path: Path, name: bytes, *entries: tuple[int, int, int]) -> None:
-    os.setxattr(path, name, acl.encode([acl.Entry(*entry) for entry in entries]))
-
-
-NO_ID = 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A directory with a file in it: whose, with which modes, and ACLs for Alice on both or as default."""
-
-    name: str
-    owner: int = 0
-    group: int = 0
-    mode: int = 0o755
-    file_owner: int = 0
-    file_mode: int = 0o644
-    folder_acl: int | None = None
-    file_acl: int | None = None
-    is_default: bool = False
-
-
-SCENES: Final = [
-    Scene("hers", 1001, 1001, 0o700, 1001, 0o600),
-    Scene("roots"),
-    Scene("searchable", mode=0o711),
-    Scene("not searchable", mode=0o744),
-    Scene("closed", mode=0o700),
-    Scene("open to all", mode=0o777, file_mode=0o600),
-    Scene("sticky", mode=0o1777, file_mode=0o666),
-    Scene("sticky, file hers", mode=0o1777, file_owner=1001),
-    Scene("sticky, folder hers", 1001, 1001, 0o1755),
-    Scene("by a supplementary group", group=2000, mode=0o770, file_mode=0o640),
-    Scene("set-group-id", group=2000, mode=0o2775),
-    Scene("by an ACL", mode=0o700, folder_acl=7, file_acl=6, file_mode=0o600),
-    Scene("an ACL that only reads", mode=0o700, folder_acl=5, file_acl=4, file_mode=0o600),
-    Scene("a default ACL", mode=0o777, is_default=True),
-]
-
-
-def build(scene: Scene, folder: Path) -> None:
-    folder.mkdir()
-    file = folder / "file"
-    file.write_bytes(b"content")
-    for path, owner, bits in (
-        (file, scene.file_owner, scene.file_acl),
-        (folder, scene.owner, scene.folder_acl),
-    ):
-        os.chown(path, owner, scene.group if path is folder else 0)
-        path.chmod(scene.mode if path is folder else scene.file_mode)
-        if bits is not None:
-            set_acl(path, acl.ACCESS, (1, 6 if path is file else 7, NO_ID), (2, bits, 1001), (4, 0, NO_ID),
-                    (16, bits, NO_ID), (32, 0, NO_ID))  # fmt: skip
-    if scene.is_default:
-        set_acl(
-            folder, acl.DEFAULT, (1, 7, NO_ID), (2, 6, 1002), (4, 5, NO_ID), (16, 7, NO_ID), (32, 0, NO_ID)
-        )
-
-
-def plain_replace() -> None:
-    Path("folder/.new").touch(exist_ok=False)
-    try:
-        os.rename("folder/.new", "folder/file")
-    except OSError:
-        os.unlink("folder/.new")
-        raise
-
-
-PLAIN: Final[dict[str, Callable[[], object]]] = {
-    "read": lambda: Path("folder/file").read_bytes(),
-    "append": lambda: os.close(os.open("folder/file", os.O_WRONLY | os.O_APPEND)),
-    "create": lambda: os.close(os.open("folder/new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)),
-    "create below": lambda: os.mkdir("folder/sub"),
-    "replace": plain_replace,
-    "list": lambda: os.listdir("folder"),
-    "rename": lambda: os.rename("folder/file", "folder/renamed"),
-    "delete": lambda: os.unlink("folder/file"),
-}
-
-
-def by_key(mount: ObjectMount, place: Place) -> dict[str, Callable[[], object]]:
-    async def delete() -> None:
-        await mount.objects.delete(place, parse("folder/file"))
-
-    async def rename() -> None:
-        await mount.objects.rename(place, parse("folder/file"), parse("folder/renamed"))
-
-    return {
-        "read": lambda: mount.get(place, "folder/file"),
-        "append": lambda: append(mount, place, "folder/file", b""),
-        "create": lambda: mount.put(place, "folder/new", b"", Wish.CREATE, 0o644),
-        "create below": lambda: mount.put(place, "folder/sub/key", b"", Wish.CREATE, 0o644),
-        "replace": lambda: mount.put(place, "folder/file", b"", Wish.REPLACE),
-        "list": lambda: mount.keys(place, "folder/", flat=True),
-        "rename": lambda: mount.ask(rename),
-        "delete": lambda: mount.ask(delete),
-    }
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
-def test_permissions_are_those_of_plain_files(mount: ObjectMount, place: Place, scene: Scene) -> None:
-    """Each operation as Alice, by its key and by a process of hers, in two folders that are alike."""
-    for operation in PLAIN:
-        base = path_of(mount, place)
-        mine, theirs = base / f"{operation} by key", base / f"{operation} plain"
-        for path in (mine, theirs):
-            path.mkdir()
-            build(scene, path / "folder")
-        own = (*place.folder, os.fsencode(mine.name))
-        expected = as_user(ALICE, theirs, PLAIN[operation])
-        found = refusal_of(by_key(mount, Place(ALICE, own, own))[operation])
-        assert found == expected, operation
-        if not found and operation in ("create", "create below"):
-            name = "new" if operation == "create" else "sub"
-            assert looks(mine / "folder" / name) == looks(theirs / "folder" / name)
-
-
-def looks(path: Path) -> tuple[object, ...]:
-    found = path.lstat()
-    acls = {name: os.getxattr(path, name) for name in os.listxattr(path) if "acl" in name}
-    return oct(found.st_mode), found.st_uid, found.st_gid, acls
-
-
-@pytest.mark.root
-def test_an_updated_file_keeps_its_permissions_and_gets_its_writer(mount: ObjectMount, place: Place) -> None:
-    folder = path_of(mount, place)
-    folder.chmod(0o777)
-    mount.put(place, "key", b"old", permissions=0o604)
-    mount.put(Place(BOB, place.folder, place.reach), "key", b"new", Wish.REPLACE)
-    found = (folder / "key").stat()
-    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o604, BOB.uid, BOB.gid)
+        mount.append(place, "none", b"x")
 
 
 # Nothing leaves its folder
 
 
 def test_no_key_leads_out(mount: ObjectMount, place: Place) -> None:
-    base = path_of(mount, place)
+    base = mount.path_of(place)
     (base / "secret").write_bytes(b"secret")
     inside = base / "user" / "data"
     inside.mkdir(parents=True)
@@ -385,14 +208,14 @@ def test_no_key_leads_out(mount: ObjectMount, place: Place) -> None:
     (inside / "good").symlink_to("file")
     (inside / "round").symlink_to("../data/file")
     user = (*place.folder, b"user")
-    narrow = Place(ROOT.actor, user, (*user, b"data"))
+    narrow = Place(place.actor, user, (*user, b"data"))
     assert mount.get(narrow, "data/good") == b"inside"
     assert refusal_of(lambda: mount.get(narrow, "data/round")) == "EACCES"
     for key in ("data/up", "data/root", "data/self", "data/folder/x", "data/absolute/passwd"):
         with pytest.raises(AccessError, match="leads out of where keys may go"):
             mount.get(narrow, key)
         with pytest.raises(AccessError):
-            append(mount, narrow, key, b"x")
+            mount.append(narrow, key, b"x")
     for key in ("data/folder/new", "data/absolute/new", "data/folder/a/b"):
         with pytest.raises(AccessError):
             mount.put(narrow, key, b"x")
@@ -425,7 +248,7 @@ def test_no_key_leads_out(mount: ObjectMount, place: Place) -> None:
 
 
 def test_a_link_that_is_swapped_all_the_time_leads_nowhere(mount: ObjectMount, place: Place) -> None:
-    base = path_of(mount, place)
+    base = mount.path_of(place)
     inside, outside = base / "inside", base / "outside"
     for folder in (inside / "real", outside):
         folder.mkdir(parents=True)
@@ -444,7 +267,7 @@ def test_a_link_that_is_swapped_all_the_time_leads_nowhere(mount: ObjectMount, p
     point("real")
     swapper = threading.Thread(target=swap)
     swapper.start()
-    narrow = Place(ROOT.actor, place.folder, (*place.folder, b"inside"))
+    narrow = Place(place.actor, place.folder, (*place.folder, b"inside"))
     outcomes = set()
     try:
         for number in range(80):
@@ -459,9 +282,9 @@ def test_a_link_that_is_swapped_all_the_time_leads_nowhere(mount: ObjectMount, p
 
 
 def test_a_folder_that_is_moved_away_takes_its_key_along(mount: ObjectMount, place: Place) -> None:
-    base = path_of(mount, place)
+    base = mount.path_of(place)
     (base / "inside").mkdir()
-    narrow = Place(ROOT.actor, place.folder, (*place.folder, b"inside"))
+    narrow = Place(place.actor, place.folder, (*place.folder, b"inside"))
     mount.put(narrow, "inside/a/key", b"x")
     os.link(base / "inside/a/key", base / "linked")  # the same file: who made the link could read it
     (base / "inside/a").rename(base / "moved")
@@ -474,13 +297,13 @@ def test_a_folder_that_is_moved_away_takes_its_key_along(mount: ObjectMount, pla
 
 @pytest.mark.root
 def test_fifos_and_devices_are_not_waited_for(mount: ObjectMount, place: Place) -> None:
-    base = path_of(mount, place)
+    base = mount.path_of(place)
     os.mkfifo(base / "fifo")
     os.mknod(base / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     (base / "folder").mkdir()
     for key in ("fifo", "null"):
         assert refusal_of(partial(mount.get, place, key)) == "EINVAL"
-        assert refusal_of(partial(append, mount, place, key, b"x")) == "EINVAL"
+        assert refusal_of(partial(mount.append, place, key, b"x")) == "EINVAL"
         assert refusal_of(partial(mount.put, place, key, b"x", Wish.REPLACE)) == "EINVAL"
         assert refusal_of(partial(mount.put, place, key, b"x", Wish.CREATE)) == "EEXIST"
     assert refusal_of(lambda: mount.put(place, "folder", b"x")) == "EISDIR"
@@ -510,6 +333,6 @@ def test_a_full_store_takes_nothing_of_a_put(
 
     mount.ask(fill)
     monkeypatch.undo()
-    assert os.listdir(path_of(mount, place)) == []
+    assert os.listdir(mount.path_of(place)) == []
     assert inode_count(mount) == count
     mount.put(place, "key", b"fits again")

@@ -18,6 +18,7 @@ from ciaosfsd import services
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.client import transport
+from ciaosfs.objects.appending import Appended
 from ciaosfs.objects.credentials import Actor
 from ciaosfs.objects.keys import Names
 from ciaosfs.objects.store import ObjectStore, Place
@@ -84,6 +85,27 @@ class ObjectMount:
                 await found.close()
 
         return self.ask(get)
+
+    def append(self, place: Place, key: str, data: bytes, **how: bool) -> Appended:
+        async def append() -> Appended:
+            return await self.objects.append(place, parse(key), data, [len(data)], **how)
+
+        return self.ask(append)
+
+    def parts(self, place: Place, key: str) -> list[int]:
+        async def stat() -> list[int]:
+            return (await self.objects.stat(place, parse(key))).parts
+
+        return self.ask(stat)
+
+    def place(self, name: str) -> Place:
+        """A new folder of root's, where keys begin."""
+        folder = "".join(c if c.isalnum() else "-" for c in name)
+        (self.path / folder).mkdir()
+        return Place(Actor(0, 0), (folder.encode(),), (folder.encode(),))
+
+    def path_of(self, place: Place, key: str = "") -> Path:
+        return self.path.joinpath(*map(os.fsdecode, place.folder), key)
 
     def keys(self, place: Place, prefix: str = "", limit: int = 1000, *, flat: bool = False) -> list[str]:
         async def listed() -> list[str]:
