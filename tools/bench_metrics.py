@@ -3,7 +3,8 @@
     python -m tools.bench_metrics
 
 Each figure is the best of several rounds that alternate, in nanoseconds per call of a handler that does nothing; what
-a request costs in all is ten microseconds at the least, and mostly far more (`tools/bench_mount.py`).
+a request costs in all is ten microseconds at the least, and mostly far more (`tools/bench_mount.py`). Amid requests the
+counting costs more than here, where the processor's caches hold nothing else.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def command(path: Path | None, interval: float, count: int | None, once: bool, a
 
     Requests by kind with how long they take, data read and written, what the caches had at hand, commits, jobs, and the
     processes by requests per second. On a terminal it goes on in place until q or Ctrl-C; elsewhere it prints plain
-    lines. While it looks, every request is timed; else about each thirtieth is. What is read and written through a file
+    lines. While it looks, every request is timed; else about one in 128 is. What is read and written through a file
     is counted for the process that opened it.
 
     \b
