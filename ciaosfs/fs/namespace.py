@@ -3,8 +3,9 @@
 The kernel has checked permissions (`default_permissions`), sticky directories and that a directory is not moved below
 itself. What is left here: existence, kinds, emptiness, link counts, times, and what a child inherits.
 
-A directory's nlink is 2 plus its subdirectories. An inode without links stays, with nlink 0, until nobody uses it:
-`reclaim` purges it, after a crash as well.
+A directory's nlink is 2 plus its subdirectories. `parent` of a directory is exact; of anything else it is a directory
+that has a name of it, or 0 where none is known any more: who is let in by a path may rely on it. An inode without
+links stays, with nlink 0, until nobody uses it: `reclaim` purges it, after a crash as well.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def link(meta: Metadata, ino: int, parent: int, name: bytes) -> Inode:
         raise FsError(errno.EMLINK)
     now = clock.now_ns()
     meta.dentries.insert(parent, name, ino)
-    linked = inode._replace(nlink=inode.nlink + 1, ctime_ns=now)
+    linked = inode._replace(nlink=inode.nlink + 1, ctime_ns=now, parent=inode.parent or parent)
     meta.inodes.update(linked)
     _changed(meta, directory, now, 0)
     return linked
@@ -131,7 +132,7 @@ def unlink(meta: Metadata, parent: int, name: bytes) -> Inode:
         raise FsError(errno.EISDIR)
     now = clock.now_ns()
     meta.dentries.remove(parent, name)
-    left = _unlinked(meta, inode, now)
+    left = _unlinked(meta, inode, parent, now)
     _changed(meta, directory, now, 0)
     return left
 
@@ -146,7 +147,7 @@ def rmdir(meta: Metadata, parent: int, name: bytes) -> Inode:
         raise FsError(errno.ENOTEMPTY)
     now = clock.now_ns()
     meta.dentries.remove(parent, name)
-    left = _unlinked(meta, inode, now)
+    left = _unlinked(meta, inode, parent, now)
     _changed(meta, directory, now, -1)
     return left
 
@@ -185,7 +186,7 @@ def rename(
         meta.dentries.insert(new_parent, new_name, inode.ino)
     else:
         meta.dentries.repoint(new_parent, new_name, inode.ino)
-        replaced = _unlinked(meta, other, now)
+        replaced = _unlinked(meta, other, new_parent, now)
     meta.dentries.remove(parent, name)
     meta.inodes.update(inode._replace(parent=new_parent, ctime_ns=now))
     lost = 1 if is_directory and other is not None else 0
@@ -196,6 +197,16 @@ def rename(
         _changed(meta, source, now, -moved)
         _changed(meta, destination, now, moved - lost)
     return replaced
+
+
+def with_a_name_less(inode: Inode, parent: int, now: int) -> Inode:
+    """As it is without its name in `parent`; a directory loses its own two links at once.
+
+    Where the other names are is not known. What has none left keeps its parent: it is open, and was found there.
+    """
+    nlink = 0 if stat.S_ISDIR(inode.mode) else inode.nlink - 1
+    known = 0 if nlink and inode.parent == parent else inode.parent
+    return inode._replace(nlink=nlink, ctime_ns=now, parent=known)
 
 
 def check_name(name: bytes) -> None:
@@ -223,10 +234,8 @@ def _check_replace(meta: Metadata, inode: Inode, other: Inode) -> None:
         raise FsError(errno.EISDIR)
 
 
-def _unlinked(meta: Metadata, inode: Inode, now: int) -> Inode:
-    """One name less; a directory loses its own two links at once."""
-    nlink = 0 if stat.S_ISDIR(inode.mode) else inode.nlink - 1
-    left = inode._replace(nlink=nlink, ctime_ns=now)
+def _unlinked(meta: Metadata, inode: Inode, parent: int, now: int) -> Inode:
+    left = with_a_name_less(inode, parent, now)
     meta.inodes.update(left)
     return left
 

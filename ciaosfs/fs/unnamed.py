@@ -91,7 +91,7 @@ def publish(meta: Metadata, ino: int, parent: int, name: bytes, naming: Naming) 
         meta.dentries.insert(parent, name, ino)
     else:
         meta.dentries.repoint(parent, name, ino)
-        replaced = former._replace(nlink=former.nlink - 1, ctime_ns=now)
+        replaced = namespace.with_a_name_less(former, parent, now)
         meta.inodes.update(replaced)
     meta.inodes.update(published)
     for key, value in values.items():

@@ -88,6 +88,9 @@ class Inodes:
         self._read = database.executor()
         self._write = database.executor()
         self._changes = database.changes
+        self.directory_changes = 0
+        """How often a directory was made or changed other than by its entries: moves are among it. What was found by
+        walking up holds while this stays."""
 
     def take_ino(self) -> int:
         """A number for a new inode, never given before."""
@@ -109,11 +112,15 @@ class Inodes:
         """Add a new inode. `allocated` is to be 0: extents come after their inode."""
         assert inode.allocated == 0
         self._write(_INSERT, inode)
+        if stat.S_ISDIR(inode.mode):
+            self.directory_changes += 1
         self._counters.add(kind_counter(inode.mode), 1)
 
     def update(self, inode: Inode) -> None:
         """Write every field but `allocated` and `target`. The kind in the mode must be what it was."""
         self._write(_UPDATE, inode[:_UPDATED])
+        if stat.S_ISDIR(inode.mode):
+            self.directory_changes += 1
 
     def set_size(self, ino: int, size: int) -> None:
         self._write(_SET_SIZE, (ino, size))

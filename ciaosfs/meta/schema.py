@@ -72,7 +72,9 @@ CREATE TABLE inodes (
     ctime_ns   INTEGER NOT NULL,
     btime_ns   INTEGER NOT NULL,     -- creation
     parent     INTEGER NOT NULL,     -- a directory: its parent, exactly (".."; the root: itself).
-                                     -- a file: the directory it was last linked into, a hint to find a path
+                                     -- anything else: a directory that has a name of it (without names:
+                                     -- had the last one); 0: not known. A store older than format 6 may
+                                     -- name a directory that has lost its name since
     flags      INTEGER NOT NULL,     -- inodes.FLAG_*
     allocated  INTEGER NOT NULL,     -- bytes covered by its extents; kept by extents.py alone
     target     BLOB                  -- what a symbolic link points to; NULL for everything else
