@@ -148,6 +148,12 @@ ACCESS_NAME_CHARACTERS_MAX = 64
 """Of a user's name, and of a token's."""
 ACCESS_PATH_BYTES_MAX = 1 * KIB
 """Of a user's folder and a token's prefix: CONTROL_PAGE_ITEMS of them fit into one answer, however they are escaped."""
+SESSIONS_MAX = 4096
+"""Kernel sessions that are logged in at once; each takes a descriptor."""
+KNOWN_PLACES_MAX = 65536
+"""Directories whose place is remembered, seen from all prefixes together."""
+LEARNED_NAMES_MAX = 16384
+"""Names remembered of files that have others elsewhere."""
 
 # Edges
 WORKER_THREADS_MAX = 16

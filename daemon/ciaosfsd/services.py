@@ -22,12 +22,14 @@ from ciaosfsd.control.handlers_drives import DriveHandlers
 from ciaosfsd.control.handlers_hello import HelloHandlers
 from ciaosfsd.control.handlers_jobs import JobHandlers
 from ciaosfsd.control.handlers_objects import ObjectHandlers
+from ciaosfsd.control.handlers_sessions import SessionHandlers
 from ciaosfsd.control.handlers_stats import StatsHandlers
 from ciaosfsd.control.peer import TokenChecks
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.folders import Folders
 from ciaosfsd.fuse.kernelcache import forget_name
 from ciaosfsd.fuse.session import Session, mounted
+from ciaosfsd.guarding import open_guarding
 from ciaosfsd.metrics.endpoint import Endpoint, listening
 from ciaosfsd.metrics.requests import Requests
 from ciaosfsd.metrics.snapshot import Snapshots
@@ -68,22 +70,35 @@ async def build(
         open_store(config, workers) as filesystem,
         open_authority(filesystem.parts.meta, filesystem.parts.gate.wait_open, filesystem.sync) as authority,
         open_jobs(config, filesystem.parts) as jobs,
+        open_guarding(filesystem, authority, mountpoint, by_tokens=config.access == "tokens") as guarding,
         Agent(mountpoint) as agent,
     ):
         with (
             listening(config.metrics_port) as port,
-            mounted(filesystem, mountpoint, config.path, workers, requests, mount_options) as session,
+            mounted(
+                filesystem,
+                guarding.handlers,
+                guarding.ready,
+                mountpoint,
+                config.path,
+                workers,
+                requests,
+                mount_options,
+            ) as session,
         ):
             admin = AdminHandlers(
                 config, filesystem, mountpoint, session.flush_kernel, stop, jobs.healer.lost_stripes
             )
             objects = ObjectStore(filesystem, agent, forget_name)
             snapshots = Snapshots(config.path, mountpoint, filesystem, jobs, requests)
-            checks = TokenChecks(verify=authority.verify, is_live=authority.is_live)
+            checks = TokenChecks(authority.verify, guarding.sessions.grant_of, authority.is_live)
             rows = [
                 *admin.operations(),
                 *AccessHandlers(
                     authority, Folders(filesystem, workers, forget_name).make, workers
+                ).operations(),
+                *SessionHandlers(
+                    guarding.sessions, guarding.processes, authority.verify, authority.is_live
                 ).operations(),
                 *JobHandlers(jobs).operations(),
                 *DriveHandlers(jobs.drives, jobs.runner, mountpoint).operations(),

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class MountedStore:
         self._expected: list[re.Pattern[str]] = []
         self._watchdog: threading.Timer | None = None
         self._kept_log = ""
+        self._is_made = False
 
     # Commands
 
@@ -126,12 +127,20 @@ class MountedStore:
     def __enter__(self) -> MountedStore:
         self.base.mkdir(parents=True, exist_ok=True)
         try:
-            self.mkfs()
+            if not self._is_made:
+                self.mkfs()
             self.mount()
         except BaseException:
             self._leave()
             raise
         return self
+
+    @contextmanager
+    def already_made(self) -> Iterator[MountedStore]:
+        """As the context manager itself, of a store that `mkfs` made before."""
+        self._is_made = True
+        with self:
+            yield self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:

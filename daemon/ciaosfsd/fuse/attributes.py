@@ -1,7 +1,8 @@
 """From an inode to what the kernel is told about it, and back from a setattr request.
 
 The daemon is the only writer, so the kernel may keep every answer for a day: not being asked is faster than any
-answer. Whoever changes the tree on another way than this mount must invalidate what the kernel keeps.
+answer. Whoever changes the tree on another way than this mount must invalidate what the kernel keeps. Where tokens
+guard, an answer is for who asked alone (`uncached`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.inodes import Inode
 
 CACHE_S = 86400.0
+UNCACHED_S = 0.0
 BLOCK_BYTES = 4096
 """st_blksize, f_bsize and f_frsize: what a page of the kernel's cache holds."""
 _SECTOR_BYTES = 512
@@ -48,10 +50,11 @@ class ListingEntry:
     costs as much as reading a column.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache_s: float = CACHE_S) -> None:
+        """`cache_s`: how long the kernel may keep what it is told."""
         self._entry = entry = pyfuse3.EntryAttributes()
-        entry.entry_timeout = CACHE_S
-        entry.attr_timeout = CACHE_S
+        entry.entry_timeout = cache_s
+        entry.attr_timeout = cache_s
         self._shared = (-1, 0, 0, 0, 0)
 
     def fill(self, row: ListedRow, pending_bytes: int = 0) -> pyfuse3.EntryAttributes:
@@ -71,6 +74,13 @@ class ListingEntry:
         entry.st_mtime_ns = mtime_ns
         entry.st_ctime_ns = ctime_ns
         return entry
+
+
+def uncached(entry: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+    """The same answer, for who asks alone: the kernel asks again for the next one."""
+    entry.entry_timeout = UNCACHED_S
+    entry.attr_timeout = UNCACHED_S
+    return entry
 
 
 def _no_entry() -> pyfuse3.EntryAttributes:

@@ -99,7 +99,7 @@ def guarded(handlers: object, requests: Requests | None = None) -> pyfuse3.Opera
     """
     requests = Requests() if requests is None else requests
     operations = pyfuse3.Operations()
-    for name in vars(type(handlers)):
+    for name in dir(type(handlers)):
         if not name.startswith("_"):
             assert hasattr(operations, name), f"pyfuse3 calls nothing by the name {name}"
             member = getattr(handlers, name)

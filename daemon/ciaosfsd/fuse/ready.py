@@ -18,7 +18,7 @@ import pyfuse3
 
 from ciaosfs.base import limits
 from ciaosfs.meta.dentries import ListedRow
-from ciaosfsd.fuse.attributes import ListingEntry
+from ciaosfsd.fuse.attributes import CACHE_S, ListingEntry
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
@@ -34,8 +34,10 @@ _Listing: TypeAlias = tuple[int, int, Sequence[ListedRow]]
 class ReadyListings:
     """The entries of at most `limits.LISTED_ROWS_CACHE_MAX` rows, by the directory and the cookie they begin after."""
 
-    def __init__(self, filesystem: FileSystem) -> None:
+    def __init__(self, filesystem: FileSystem, cache_s: float = CACHE_S) -> None:
+        """`cache_s`: how long the kernel may keep what it is told."""
         self._fs = filesystem
+        self._cache_s = cache_s
         self._ready: dict[tuple[int, int], tuple[Sequence[ListedRow], list[pyfuse3.EntryAttributes]]] = {}
         self._count = 0
         self._got: _Listing | None = None
@@ -78,4 +80,4 @@ class ReadyListings:
             self._ready.clear()
             self._count = 0
         self._count += len(rows)
-        self._ready[ino, cookie] = rows, [ListingEntry().fill(row) for row in rows]
+        self._ready[ino, cookie] = rows, [ListingEntry(self._cache_s).fill(row) for row in rows]

@@ -102,7 +102,7 @@ class Session:
 
     async def flush_kernel(self) -> None:
         """Have the kernel hand over what its cache holds of written data; raises OSError."""
-        await self._workers.run(_syncfs, self.mountpoint)
+        await self._workers.run(write_back, self.mountpoint)
 
     async def stop(self) -> None:
         """Unmount; when files are in use, take over what the kernel holds and end the session under them."""
@@ -125,6 +125,8 @@ class Session:
 @contextmanager
 def mounted(
     filesystem: FileSystem,
+    handlers: Handlers,
+    ready: ReadyListings,
     mountpoint: Path,
     store: Path,
     workers: Workers,
@@ -133,15 +135,14 @@ def mounted(
 ) -> Iterator[Session]:
     """Mount `filesystem` at `mountpoint`, as `check_mountpoint` returned it; on leaving it is not mounted.
 
-    `requests` counts what is asked, `wanted` are some of `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or
-    fusermount3 refuses.
+    `handlers` answer what is asked and `requests` counts it, `ready` works ahead while nobody asks, `wanted` are some of
+    `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or fusermount3 refuses.
     """
-    ready = ReadyListings(filesystem)
     loop = Loop(idle=ready.use_idle_moment, settle=filesystem.settle)
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:
-        _init(guarded(Handlers(filesystem, ready), requests), mountpoint, _options(store, wanted))
+        _init(guarded(handlers, requests), mountpoint, _options(store, wanted))
         log.info("mounted at=%s", mountpoint)
         try:
             yield Session(mountpoint, loop, workers)
@@ -219,7 +220,8 @@ def _tune(mountpoint: Path) -> None:
         log.info("the kernel keeps its own %s", ", ".join(refused))
 
 
-def _syncfs(mountpoint: Path) -> None:
+def write_back(mountpoint: Path) -> None:
+    """Have the kernel hand over what its cache holds of written data; blocking, and the loop must run. Raises OSError."""
     # Not pyfuse3.syncfs, which keeps the interpreter lock while it waits for this very process.
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
