@@ -143,14 +143,18 @@ def list_tokens(
 
 
 @command.command("show")
-@click.argument("number", metavar="[TOKEN]", type=click.IntRange(min=1), required=False)
-@path_argument
+@click.argument("words", metavar="[TOKEN] [STORE|MOUNTPOINT]", nargs=-1)
 @token_file_option
 @_json
-def show(number: int | None, path: Path | None, token_file: Path | None, as_json: bool) -> None:
+def show(words: tuple[str, ...], token_file: Path | None, as_json: bool) -> None:
     """Show one token by its number, or without one that which you hold."""
-    arguments: dict[str, Any] = {} if number is None else {"id": number}
-    with judged_connection(path, token_file, ask=number is None) as connection:
+    numbers = words[:1] if words and words[0].isdecimal() else ()
+    paths = words[len(numbers) :]
+    if len(paths) > 1:
+        raise UsageError("Give the number of a token, or none, and one store or mount point at most.")
+    arguments: dict[str, Any] = {"id": int(numbers[0])} if numbers else {}
+    path = Path(paths[0]) if paths else None
+    with judged_connection(path, token_file, ask=not numbers) as connection:
         token = connection.call("token-show", **arguments)["token"]
     if as_json:
         output.print_json("token", token)

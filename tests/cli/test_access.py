@@ -63,6 +63,8 @@ def test_users_and_tokens_from_the_shell(
     monkeypatch.setenv("CIAOSFS_TOKEN", derived.out)
     [own] = lines_of(ciaosfs("token", "show", "3", mount, "--json"))
     assert (own["id"], own["parent"], own["prefix"], own["state"]) == (3, 1, "/ann/a", "live")
+    assert lines_of(ciaosfs("token", "show", mount, "--json")) == [own], "the one that judges"
+    assert ciaosfs("token", "show", "3", mount, mount).status == 2
     denied = ciaosfs("user", "list", mount)
     assert denied.status == 8 and "lacks the scope admin" in denied.err
     monkeypatch.delenv("CIAOSFS_TOKEN")
