@@ -33,10 +33,16 @@ class CuttingProxy:
         self._plan: list[tuple[str, Cut]] = []
         self._threads: list[threading.Thread] = []
         self._refusal: dict[str, object] | None = None
+        self._held: tuple[str, threading.Event] | None = None
 
     def cut(self, operation: str, where: Cut, times: int = 1) -> None:
         """The next `times` requests of that operation meet a cut."""
         self._plan += [(operation, where)] * times
+
+    def hold(self, operation: str) -> threading.Event:
+        """The next request of that operation gets no answer; set when it has come."""
+        self._held = (operation, threading.Event())
+        return self._held[1]
 
     def refuse_next(self, number: int, code: str) -> None:
         """The next request is not handed on, but answered with an error."""
@@ -98,6 +104,11 @@ class CuttingProxy:
                 if refusal is not None:
                     client.sendall(json.dumps(refusal).encode() + b"\n")
                     continue
+                if self._held is not None and self._held[0] == fields["op"]:
+                    self._held[1].set()
+                    self._held = None
+                    reader.read()  # until the client goes
+                    return
                 where = self._met(fields["op"])
                 if where is None:
                     self.requests.append(fields["op"])
