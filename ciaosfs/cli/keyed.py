@@ -11,8 +11,10 @@ import click
 
 from ciaosfs.base.errors import CiaosError, FsError, UsageError
 from ciaosfs.cli import output
+from ciaosfs.cli.tokenoption import token_file_option
 from ciaosfs.client.ciaos import Ciaos
 from ciaosfs.client.config import Config
+from ciaosfs.client.secret import STANDARD_INPUT, read_token_file
 
 STDIO = "-"
 """Standard input or output instead of a file."""
@@ -24,12 +26,7 @@ def keyed(function: Function) -> Function:
     """The options of every command on keys; they arrive as `url`, `user`, `token_file` and `as_json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON lines."),
-        click.option(
-            "--token-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="The file the token is in; also $CIAOSFS_TOKEN_FILE, or $CIAOSFS_TOKEN with the token itself.",
-        ),
+        token_file_option,
         click.option("--user", metavar="NAME", help="Whose keys are meant; also $CIAOSFS_USER."),
         click.option(
             "--url",
@@ -45,7 +42,11 @@ def keyed(function: Function) -> Function:
 @contextmanager
 def session(url: str | None, user: str | None, token_file: Path | None) -> Iterator[Ciaos]:
     """A session with the store that the options name; what is refused in it comes out as sentences."""
-    with as_sentences(), Ciaos(Config(user_id=user, api_url=url, token_file=token_file)) as ciaos:
+    token = None
+    if token_file == STANDARD_INPUT:  # which can be read once
+        token, token_file = read_token_file(token_file), None
+    config = Config(user_id=user, api_url=url, user_access_key=token, token_file=token_file)
+    with as_sentences(), Ciaos(config) as ciaos:
         yield ciaos
 
 

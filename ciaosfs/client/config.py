@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ciaosfs.base import limits
+from ciaosfs.base.errors import UsageError
+from ciaosfs.client.secret import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, checked_token
 
 FILE_NAME = Path("ciaosfs") / "client.toml"
 FILE_NAMES = ("user_id", "api_url", "user_access_key", "token_file", "timeout_s", "retry_s")
 USER_VARIABLE = "CIAOSFS_USER"
 URL_VARIABLE = "CIAOSFS_URL"
-TOKEN_VARIABLE = "CIAOSFS_TOKEN"
-TOKEN_FILE_VARIABLE = "CIAOSFS_TOKEN_FILE"
 SOCKET_SCHEME = "unix://"
 
 
@@ -52,7 +52,8 @@ class Config:
         if self.user_access_key or self.token_file:
             token, token_file = self.user_access_key, self.token_file
         elif environment.get(TOKEN_VARIABLE) or environment.get(TOKEN_FILE_VARIABLE):
-            token, token_file = environment.get(TOKEN_VARIABLE), environment.get(TOKEN_FILE_VARIABLE)
+            token_file = environment.get(TOKEN_FILE_VARIABLE)
+            token = None if token_file else environment.get(TOKEN_VARIABLE)
         else:
             token, token_file = stored.get("user_access_key"), stored.get("token_file")
         if token and token_file:
@@ -63,7 +64,7 @@ class Config:
             user_id=self.user_id or environment.get(USER_VARIABLE) or stored.get("user_id") or "",
             socket_path=socket_path,
             place=place,
-            token=token or "",
+            token=_checked(token) if token else "",
             token_file=Path(token_file).expanduser() if token_file else None,
             timeout_s=_seconds("timeout_s", self.timeout_s, stored, limits.CLIENT_TIMEOUT_S),
             retry_s=_seconds("retry_s", self.retry_s, stored, limits.CLIENT_RETRY_S),
@@ -127,6 +128,13 @@ def _place(url: str) -> tuple[Path | None, Path | None]:
             f"{url!r} is no address of a store: give unix:///path/of/the.sock or a path in the mount."
         )
     return None, Path(url).expanduser().absolute() if url else None
+
+
+def _checked(token: str) -> str:
+    try:
+        return checked_token(token, "What is given as user_access_key")
+    except UsageError as error:
+        raise ValueError(error.message) from None
 
 
 def _seconds(name: str, given: float | None, stored: Mapping[str, Any], default: float) -> float:

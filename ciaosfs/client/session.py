@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
 from ciaosfs.base.errors import AccessError, CiaosError, DaemonError, StoreError, UnreachableError
 from ciaosfs.client import locate
 from ciaosfs.client.config import Settings
 from ciaosfs.client.cutting import exposed
+from ciaosfs.client.keys import check_prefix
 from ciaosfs.client.pool import Pool
 from ciaosfs.client.retry import Patience, may_try_again
 from ciaosfs.client.secret import read_token_file
@@ -88,10 +90,18 @@ class Session:
         where = settings.socket_path or settings.place or "the only mounted store"
         return f"<session with {where}{f' as {settings.user_id}' if settings.user_id else ''}>"
 
-    @property
+    @cached_property
     def _prefix(self) -> str:
-        has_token = self._settings.token or self._settings.token_file
-        return f"{self._settings.user_id}/" if self._settings.user_id and not has_token else ""
+        """Before each key: empty, unless the owner of the store speaks for a user without a token of that user."""
+        user = self._settings.user_id
+        if not user or self._settings.token or self._settings.token_file is not None:
+            return ""
+        check_prefix(f"{user}/")
+        try:
+            folder = self.carry_out(lambda wire: _folder_of(wire, user))
+        except AccessError:  # no owner: the folder is that of the kernel session's token
+            return ""
+        return f"{folder.strip('/')}/".removeprefix("/")
 
     def _connect(self) -> Wire:
         try:
@@ -128,3 +138,16 @@ class Session:
             raise AccessError(
                 f"The token is one of {user}, not of {self._settings.user_id}: give the user's own, or leave out the user."
             )
+
+
+def _folder_of(wire: Wire, user: str) -> str:
+    """The folder of a user; of one whom the store does not know the one that it would have."""
+    after = 0
+    while True:
+        page = wire.call("user-list", after=after)
+        for known in page["users"]:
+            if known["name"] == user:
+                return str(known["folder"])
+        after = page["after"]
+        if not after:
+            return f"/{user}"
