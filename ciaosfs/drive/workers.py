@@ -198,6 +198,11 @@ class Workers:
         self._jobs.put(call)
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a call is under way or queued. Cheap."""
+        return self._unfinished > 0
+
+    @property
     def _own_threads(self) -> int:
         return self._thread_count - len(self._written_off)
 

@@ -60,6 +60,10 @@ class Agent:
         """From now on there is a mount, and this is its `st_dev`; before, nothing can be visited."""
         self._device = device
 
+    def is_at_work(self) -> bool:
+        """Whether anybody waits for one of these threads."""
+        return self._workers.is_awaited
+
     def is_own_thread(self, pid: int) -> bool:
         """Whether what the kernel calls process `pid` in a request is one of these threads."""
         return pid in self._thread_ids

@@ -84,6 +84,7 @@ async def build(
                 workers,
                 requests,
                 mount_options,
+                agent.is_at_work,
             ) as session,
         ):
             admin = AdminHandlers(

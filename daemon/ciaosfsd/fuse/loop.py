@@ -147,10 +147,12 @@ class Loop:
         linger_s: float = LINGER_S,
         idle: Callable[[], bool] = lambda: False,
         settle: Callable[[], None] = lambda: None,
+        is_awaited: Callable[[], bool] = lambda: False,
     ) -> None:
         """`idle` is called while nobody asks for anything, and does a little work (under 0.5 ms) ahead of requests;
         it returns False when there is none. `settle` is called before the loop parks: what was left to idle moments is
-        to be done, for there may be none."""
+        to be done, for there may be none. `is_awaited` says whether others than handlers wait for threads, whose
+        results trio's own loop delivers: then nothing lingers."""
         self.lowlevel = self
         self.requests = 0
         self.parked = 0
@@ -161,6 +163,7 @@ class Loop:
         self._linger_s = linger_s
         self._idle = idle
         self._settle = settle
+        self._is_awaited = is_awaited
         self._workers = 0
         self._fd = -1
         self._poll: Callable[[int], list[tuple[int, int]]] = select.poll().poll
@@ -203,7 +206,7 @@ class Loop:
     def _linger(self, fd: int) -> bool:
         # A worker that neither queues nor is the caller waits inside a handler, perhaps for a thread whose
         # answer only trio's own loop can deliver.
-        if not self._linger_s or self._lock.waiting + 1 < self._workers:
+        if not self._linger_s or self._lock.waiting + 1 < self._workers or self._is_awaited():
             return False
         begun = time.monotonic()
         is_there = (

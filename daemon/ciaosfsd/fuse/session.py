@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,13 +132,15 @@ def mounted(
     workers: Workers,
     requests: Requests,
     wanted: Collection[str] = (),
+    is_awaited: Callable[[], bool] = lambda: False,
 ) -> Iterator[Session]:
     """Mount `filesystem` at `mountpoint`, as `check_mountpoint` returned it; on leaving it is not mounted.
 
     `handlers` answer what is asked and `requests` counts it, `ready` works ahead while nobody asks, `wanted` are some of
-    `mounts.MOUNT_OPTIONS`. Raises MountError when the kernel or fusermount3 refuses.
+    `mounts.MOUNT_OPTIONS`. `is_awaited` is as for `Loop`.
+    Raises MountError when the kernel or fusermount3 refuses.
     """
-    loop = Loop(idle=ready.use_idle_moment, settle=filesystem.settle)
+    loop = Loop(idle=ready.use_idle_moment, settle=filesystem.settle, is_awaited=is_awaited)
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:

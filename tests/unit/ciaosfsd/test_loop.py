@@ -323,6 +323,28 @@ def test_what_was_left_to_idle_moments_is_done_before_the_loop_parks() -> None:
     trio.run(main)
 
 
+def test_nothing_lingers_while_others_wait_for_threads() -> None:
+    async def main() -> None:
+        with pipe() as (reading, writing):
+            asked = 0
+
+            def idle() -> bool:
+                nonlocal asked
+                asked += 1
+                return False
+
+            session = Session(Loop(linger_s=60.0, idle=idle, is_awaited=lambda: True), reading)
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(session.run)
+                    os.write(writing, b"1")
+                    await until(lambda: session.handled == [ord("1")])
+                    session.terminate()
+            assert asked == 0
+
+    trio.run(main)
+
+
 def test_work_ahead_without_end_keeps_nobody_waiting() -> None:
     async def main() -> None:
         with pipe() as (reading, writing):
