@@ -2,7 +2,8 @@
 
 Three sources of work. *Suspects*: a read or a scrub met a shard that did not come. It is looked at again, in full;
 what is proved to be damaged is forgotten, as long as enough good shards are left, and rebuilt. If too few shards are
-whole, but every range can still be decoded from some, the stripe is copied. *Missing*: written while drives were away,
+whole, but every range can still be decoded from some, the stripe is copied; if it is one of an image of the metadata,
+a new image is written. *Missing*: written while drives were away,
 or forgotten. *Given up*: on a drive that has been absent for long.
 
 A stripe for which no drive is left waits: the healer asks again when the drives have changed.
@@ -16,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 import trio
 
 from ciaosfs.base.errors import CiaosError, StripeLostError
-from ciaosfs.base.types import ShardPlace, StripeRecord
+from ciaosfs.base.types import ShardPlace, StripeKind, StripeRecord
 from ciaosfs.fs.parts import Parts
 from ciaosfs.jobs.job import Progress
 from ciaosfs.jobs.suspects import Suspects
@@ -40,6 +41,7 @@ class RepairJob:
         self._done = 0
         self._shards_written = 0
         self._stripes_copied = 0
+        self._images_asked = 0
         self._waiting = 0
         self._lost = 0
         self._obstacle = ""
@@ -141,6 +143,13 @@ class RepairJob:
             if fresh is not None:
                 kept = {place.shard_index for place in fresh.places if place not in ill}
                 await self._mend(fresh, [index for index in range(_width(fresh)) if index not in kept])
+        elif record.kind is StripeKind.IMAGE:
+            log.warning(
+                "stripe %d of an image of the metadata has too few whole shards: a new image is written",
+                stripe_id,
+            )
+            self._parts.imager.demand()
+            self._images_asked += 1
         elif await self._parts.compactor.rewrite(stripe_id):
             self._stripes_copied += 1
         else:
@@ -179,6 +188,8 @@ class RepairJob:
         parts = [f"{self._shards_written} shards were written anew"]
         if self._stripes_copied:
             parts.append(f"{self._stripes_copied} stripes were copied")
+        if self._images_asked:
+            parts.append("the metadata is written as a new image")
         if self._waiting:
             parts.append(f"{self._waiting} stripes wait ({self._obstacle})")
         if self._lost:

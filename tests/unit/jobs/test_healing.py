@@ -12,6 +12,7 @@ import trio
 from trio.testing import trio_test
 
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.base.types import StripeKind
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.jobs.job import JobState, JobStatus
 from ciaosfs.jobs.opening import OpenJobs
@@ -111,6 +112,25 @@ async def test_a_read_that_meets_a_bad_shard_has_it_repaired(tmp_path: Path, nam
         await jobs.healer.settle()
         assert len(await bad_shards(filesystem)) == len(stripes) - 1
         assert is_whole(filesystem)
+
+
+@trio_test
+async def test_a_bad_image_of_the_metadata_is_replaced_by_a_new_one(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    async with store.open() as filesystem:
+        await filesystem.parts.imager.write()
+        images = [record for record in records(filesystem) if record.kind is StripeKind.IMAGE]
+    for place in images[0].places[:3]:
+        flip(store, images[0], place)
+    async with store.open_with_jobs() as (filesystem, jobs):
+        await scrub(jobs)
+        await eventually(lambda: filesystem.parts.imager.images_written == 1)
+        assert jobs.healer.lost_stripes() == []
+    store.lose_database()
+    async with store.open() as filesystem:
+        assert await files_in(filesystem) == FILES
+        assert not any("cannot be read" in report for report in filesystem.status().reports)
+    assert complaints(store.database) == []
 
 
 @trio_test
