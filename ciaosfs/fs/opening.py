@@ -36,6 +36,7 @@ from ciaosfs.fs.room import RoomMaker
 from ciaosfs.fs.slicing import Slicer
 from ciaosfs.meta import reports
 from ciaosfs.meta.metadata import Metadata
+from ciaosfs.stripe.arriving import open_drives
 from ciaosfs.stripe.store import ChunkStore, DriveSet
 from ciaosfs.volume.driveset import DriveOpener
 
@@ -51,7 +52,7 @@ async def open_store(
     `opener` opens one drive; another one is for tests of drives that fail and of power cuts.
     On leaving, everything is committed and synced; what kept it from being so is raised (CiaosError).
     """
-    drives = await workers.run(DriveSet.open, config.store_id, config.drives, opener)
+    drives = await open_drives(config, workers, opener)
     ids = IdSource(_highest_volume(drives))
     async with ChunkStore(
         drives, config.store_id, config.data_count, config.parity_count, ids, workers

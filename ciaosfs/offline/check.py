@@ -27,8 +27,9 @@ from ciaosfs.meta.connections import database_files
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.reader import Reader
 from ciaosfs.meta.state import read_state
+from ciaosfs.stripe.arriving import open_drives
 from ciaosfs.stripe.store import ChunkStore
-from ciaosfs.volume.driveset import DriveOpener, DriveSet
+from ciaosfs.volume.driveset import DriveOpener
 
 
 async def check_closed(
@@ -55,7 +56,7 @@ async def check_closed(
             for file in database_files(database):
                 file.unlink(missing_ok=True)
         is_missing = trouble is None and not database.exists()
-        drives = await workers.run(DriveSet.open, config.store_id, config.drives, opener)
+        drives = await open_drives(config, workers, opener)
         chunks = ChunkStore(
             drives, config.store_id, config.data_count, config.parity_count, IdSource(0), workers
         )

@@ -27,8 +27,9 @@ from ciaosfs.fs.recovery import recover
 from ciaosfs.meta import integrity
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.state import State
+from ciaosfs.stripe.arriving import open_drives
 from ciaosfs.stripe.store import ChunkStore, DriveState
-from ciaosfs.volume.driveset import DriveOpener, DriveSet
+from ciaosfs.volume.driveset import DriveOpener
 
 RECOVERING_NAME = "meta.recovering"
 REPLACED_NAME = "meta.replaced-{time}"
@@ -68,7 +69,7 @@ async def rebuilt(
 async def _rebuild(config: StoreConfig, workers: Workers, directory: Path, opener: DriveOpener) -> Plan:
     database = database_path(config.path)
     old, trouble = await workers.run(_state_of, database, config.store_id)
-    drives = await workers.run(DriveSet.open, config.store_id, config.drives, opener)
+    drives = await open_drives(config, workers, opener)
     chunks = ChunkStore(drives, config.store_id, config.data_count, config.parity_count, IdSource(0), workers)
     async with chunks:
         recovered = await recover(

@@ -320,24 +320,37 @@ class DriveSet:
         return self._changes.value
 
     @classmethod
+    def of(cls, store_id: bytes, drives: Sequence[DriveConfig], opener: DriveOpener = open_drive) -> DriveSet:
+        """The drives of a store, none of which was looked at yet: see `stripe/arriving.py`."""
+        changes = ChangeCount()
+        ordered = sorted(drives, key=lambda drive: drive.number)
+        return cls(
+            store_id,
+            [DriveSlot(config, store_id, opener, changes) for config in ordered],
+            {},
+            changes,
+            opener,
+        )
+
+    @classmethod
     def open(
         cls, store_id: bytes, drives: Sequence[DriveConfig], opener: DriveOpener = open_drive
     ) -> DriveSet:
-        """Open the drives of a store. Blocking.
+        """Open the drives of a store. Blocking, and as long as the slowest drive likes.
 
         A drive that is not there, or is not the one the configuration names, is absent, with the reason in
         its status; how many may be is for the store to judge.
         """
-        changes = ChangeCount()
-        ordered = sorted(drives, key=lambda drive: drive.number)
-        slots = [DriveSlot(config, store_id, opener, changes) for config in ordered]
-        names: dict[int, tuple[str, ...]] = {}
-        for slot in slots:
-            look = slot.look()
-            slot.saw(look)
-            if look.names is not None:
-                names[slot.number] = look.names
-        return cls(store_id, slots, names, changes, opener)
+        opened = cls.of(store_id, drives, opener)
+        for slot in opened.slots.values():
+            opened.saw_first(slot, slot.look())
+        return opened
+
+    def saw_first(self, slot: DriveSlot, look: Look) -> None:
+        """Take over the look at a drive with which a store is opened."""
+        slot.saw(look)
+        if look.names is not None:
+            self.names_at_open[slot.number] = look.names
 
     def new_slot(self, config: DriveConfig) -> DriveSlot:
         """A slot for a drive that is about to join. It has no drive until a look was taken over."""

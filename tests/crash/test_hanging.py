@@ -17,7 +17,7 @@ from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.meta.inodes import ROOT_INO
-from tests.support.builders import WHO, Store, complaints, files_in, files_of, put
+from tests.support.builders import WHO, Store, complaints, eventually, files_in, files_of, put
 from tests.support.power import Fate, PoweredDrives
 from tests.support.slow_drive import SlowDrives
 from tests.support.small_drives import SmallDrives
@@ -76,6 +76,27 @@ async def test_an_fsync_returns_and_everything_is_there_without_the_drive_that_h
     assert await files_of(left) == FILES
     for copy in (without, left):
         assert complaints(copy.database) == []
+
+
+@pytest.mark.parametrize("operation", ["look", "sync"])
+@trio_test
+async def test_a_store_opens_without_a_drive_that_hangs_and_takes_it_in_when_it_answers(
+    tmp_path: Path, operation: str
+) -> None:
+    store = Store.make(tmp_path / "store", 2, 1)
+    async with store.open() as filesystem:
+        for name, data in FILES.items():
+            await put(filesystem, name, data)
+    drives = SlowDrives()
+    drives[1].hang(operation)
+    with trio.fail_after(PATIENCE_S):
+        async with store.open(opener=drives) as filesystem:
+            assert filesystem.status().drives[1].state == "absent"
+            assert "does not answer" in filesystem.status().drives[1].reason
+            assert await files_in(filesystem) == FILES
+            drives.release()
+            await eventually(lambda: filesystem.status().drives[1].state == "online")
+    assert complaints(store.database) == []
 
 
 @trio_test
