@@ -11,7 +11,8 @@ The drives hold the truth, SQLite is its index. Cases, each with a test of its n
   (`restoring`) and the changesets after it; without an image a fresh one and all changesets from the beginning.
 
 The last commit may be in doubt, because only its sync was the promise. It counts if every stripe it brings and uses
-can be read, and is dropped otherwise: nobody was told that it was durable. It is doubted also where the database has
+can be read, and is dropped otherwise: nobody was told that it was durable. The same goes for stripes of which it moved
+shards: the former places are given up with the commit. It is doubted also where the database has
 it already: the kernel may have written SQLite's log back and not the file data.
 
 What was dropped must stay so, or people would see the tree go back and forth: the opening that dropped a commit makes
@@ -21,18 +22,19 @@ one of its own at once, with an epoch above all that were found.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
 from ciaosfs.base.errors import CiaosError, DamagedError, DriveGoneError, LogDamagedError
+from ciaosfs.base.types import StripeRecord
 from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.restoring import Survey, restore, survey_log
 from ciaosfs.meta.commitlog import CommitRecord, choose_chain, decode_commit
-from ciaosfs.meta.contents import stripes_brought
+from ciaosfs.meta.contents import shards_moved, stripes_brought
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.state import State
 from ciaosfs.stripe.store import ChunkStore, DriveState
@@ -270,15 +272,13 @@ def _newest(meta: Metadata, found: _Log) -> CommitRecord | None:
 
 
 async def _is_whole(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) -> bool:
-    """Whether every stripe that the commit brought and uses can be read; `meta` is at that commit.
+    """Whether every stripe that the commit brought or moved, and uses, can be read; `meta` is at that commit.
 
-    One that was dead already when the cut was made is left out: its space is given back as soon as the commit
-    is synced. DriveGoneError when drives are away without which a synced commit could look like a torn one.
+    DriveGoneError when drives are away without which a synced commit could look like a torn one.
     """
     absent = _absent(chunks)
-    for stripe_id in stripes_brought(newest.changeset):
-        stripe = meta.stripes.load(stripe_id)
-        if stripe is None or not meta.stripes.live_bytes(stripe_id) or await chunks.is_readable(stripe):
+    for stripe, indexes in _in_doubt(meta, newest):
+        if not await _has_torn(chunks, stripe, indexes) or await chunks.is_readable(stripe):
             continue
         away = sum(
             1
@@ -296,12 +296,36 @@ async def _is_whole(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) ->
 
 async def _torn(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) -> list[int]:
     """Stripes of the newest commit that can be read but lack whole shards: a power cut came before all were written."""
-    torn = []
-    for stripe_id in stripes_brought(newest.changeset):
+    return [
+        stripe.stripe_id
+        for stripe, indexes in _in_doubt(meta, newest)
+        if await chunks.damaged_shards(_only(stripe, indexes))
+    ]
+
+
+def _in_doubt(meta: Metadata, newest: CommitRecord) -> Iterator[tuple[StripeRecord, Collection[int] | None]]:
+    """The stripes that the newest commit uses and of which it placed shards: all, or those of these indexes.
+
+    A stripe that was dead already when the cut was made is left out: its space is given back as soon as the commit
+    is synced.
+    """
+    written: dict[int, Collection[int] | None] = dict.fromkeys(stripes_brought(newest.changeset))
+    for stripe_id, indexes in (written | shards_moved(newest.changeset)).items():
         stripe = meta.stripes.load(stripe_id)
-        if stripe is not None and meta.stripes.live_bytes(stripe_id) and await chunks.damaged_shards(stripe):
-            torn.append(stripe_id)
-    return torn
+        if stripe is not None and meta.stripes.live_bytes(stripe_id):
+            yield stripe, indexes
+
+
+async def _has_torn(chunks: ChunkStore, stripe: StripeRecord, indexes: Collection[int] | None) -> bool:
+    """Whether it may be the commit's fault that a stripe cannot be read: one that was lost before is not."""
+    return indexes is None or bool(await chunks.damaged_shards(_only(stripe, indexes)))
+
+
+def _only(stripe: StripeRecord, indexes: Collection[int] | None) -> StripeRecord:
+    """The stripe with the places of these shards alone; None: of all."""
+    if indexes is None:
+        return stripe
+    return replace(stripe, places=tuple(place for place in stripe.places if place.shard_index in indexes))
 
 
 def _has_copies(chunks: ChunkStore, drives: set[int]) -> bool:

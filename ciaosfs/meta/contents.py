@@ -26,6 +26,23 @@ def stripes_brought(changeset: bytes) -> list[int]:
     return sorted(found)
 
 
+def shards_moved(changeset: bytes) -> dict[int, list[int]]:
+    """The stripes that were there before the commit and of which it placed shards anew, and the indexes of those.
+    LogDamagedError when it cannot be read.
+    """
+    brought = set(stripes_brought(changeset))
+    found: dict[int, list[int]] = {}
+    for change in apsw.Changeset.iter(changeset):
+        before = change.new if change.op == "INSERT" else change.old
+        if change.name != "shards" or change.op == "DELETE" or before is None:
+            continue
+        stripe_id, shard_index = before[0], before[1]
+        assert isinstance(stripe_id, int) and isinstance(shard_index, int)
+        if stripe_id not in brought:
+            found.setdefault(stripe_id, []).append(shard_index)
+    return found
+
+
 Places = dict[tuple[int, int], ShardPlace | None]
 """Where shards lie, by (stripe id, shard index); None for one that is missing."""
 

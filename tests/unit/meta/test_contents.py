@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ciaosfs.base.errors import LogDamagedError
-from ciaosfs.meta.contents import stripes_brought
+from ciaosfs.base.types import ShardPlace
+from ciaosfs.meta.contents import shards_moved, stripes_brought
 from ciaosfs.meta.metadata import Metadata
-from tests.unit.meta.support import add_file, commit, make_stripe, raw
+from tests.unit.meta.support import VOLUME_ID, add_file, commit, make_stripe, raw
 
 
 def test_only_new_stripes_are_brought(meta: Metadata) -> None:
@@ -20,6 +21,20 @@ def test_only_new_stripes_are_brought(meta: Metadata) -> None:
     meta.stripes.delete(9)
     assert stripes_brought(commit(meta).changeset) == [10]
     assert stripes_brought(b"") == []
+
+
+def test_shards_of_older_stripes_that_have_new_places_are_moved(meta: Metadata) -> None:
+    meta.stripes.insert(make_stripe(3))
+    meta.stripes.insert(make_stripe(4))
+    assert shards_moved(commit(meta).changeset) == {}
+    stripe = make_stripe(3)
+    meta.stripes.put_shard(3, ShardPlace(2, VOLUME_ID + 2, 77 * 4096))
+    meta.stripes.forget_shard(3, stripe.places[5])
+    meta.stripes.forget_shard(4, make_stripe(4).places[1])
+    meta.stripes.insert(make_stripe(5))
+    assert shards_moved(commit(meta).changeset) == {3: [2]}
+    meta.stripes.put_shard(4, ShardPlace(1, VOLUME_ID + 5, 78 * 4096))
+    assert shards_moved(commit(meta).changeset) == {4: [1]}
 
 
 def test_garbage_is_damage() -> None:
