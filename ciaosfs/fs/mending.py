@@ -24,6 +24,8 @@ class Mender:
         self._chunks = chunks
         self._reclaimer = reclaimer
         self._gate = gate
+        self._under_way: dict[int, trio.Event] = {}
+        """Stripes that are being mended: two at a time would choose the same drive for two of their shards."""
         self.shards_written = 0
 
     async def mend(
@@ -40,8 +42,11 @@ class Mender:
         places is given back later. Raises as ChunkStore.rebuild. Runs to its end once begun: needles that nothing
         knows of would stay behind. `points` is the job whose crash points are reached (`.written`, `.recorded`).
         """
+        while (other := self._under_way.get(stripe_id)) is not None:
+            await other.wait()
         if not shard_indexes or not self.is_live(stripe_id):
             return 0
+        self._under_way[stripe_id] = trio.Event()
         self._reclaimer.pin(stripe_id)
         try:
             with trio.CancelScope(shield=True):
@@ -54,6 +59,7 @@ class Mender:
                 reach(f"{points}.recorded")
         finally:
             self._reclaimer.unpin(stripe_id)
+            self._under_way.pop(stripe_id).set()
         return count
 
     def is_live(self, stripe_id: int) -> bool:

@@ -48,6 +48,7 @@ class RepairJob:
 
     async def run(self, progress: Progress) -> str:
         """See `job.Job`."""
+        await self._commit_first()
         given_up = self._given_up()
         total = len(self._suspects) + await self._parts.workers.run(self._count, given_up)
         progress.note(done=0, total=total, unit="stripes")
@@ -59,6 +60,13 @@ class RepairJob:
         if self._shards_written or self._stripes_copied:
             self._parts.committer.demand()
         return self._sentence()
+
+    async def _commit_first(self) -> None:
+        """What misses shards is looked up in the last commit. One that cannot be made now is no reason not to repair."""
+        try:
+            await self._parts.committer.sync()
+        except CiaosError as error:
+            log.info("repair goes by an older commit: %s", error)
 
     def _count(self, given_up: Collection[int]) -> int:
         with self._parts.meta.reader() as reader:

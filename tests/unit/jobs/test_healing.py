@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import trio
 from trio.testing import trio_test
 
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.base.types import StripeKind
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.jobs.job import JobState, JobStatus
@@ -112,6 +114,40 @@ async def test_a_read_that_meets_a_bad_shard_has_it_repaired(tmp_path: Path, nam
         await jobs.healer.settle()
         assert len(await bad_shards(filesystem)) == len(stripes) - 1
         assert is_whole(filesystem)
+
+
+@trio_test
+async def test_what_a_stripe_lacks_that_no_commit_knows_yet_is_repaired_at_once(tmp_path: Path) -> None:
+    store = Store.make(tmp_path / "store")
+    store.hide(5)
+    async with store.open_with_jobs(config=replace(store.config, job_share=1.0)) as (filesystem, jobs):
+        await put(filesystem, b"large", LARGE)
+        filesystem._flusher.launch_all()
+        await eventually(lambda: not is_whole(filesystem))
+        store.bring_back(5)
+        await filesystem.parts.chunks.refresh_drives()
+        await jobs.healer.settle()
+        assert is_whole(filesystem)
+
+
+@trio_test
+async def test_two_that_mend_one_stripe_do_not_choose_the_same_drive(tmp_path: Path) -> None:
+    """Repair and the removal of a drive may meet. There is room for one of the shards elsewhere."""
+    store = await filled(tmp_path, spare=1)
+    async with store.open() as filesystem:
+        record = records(filesystem)[-1]
+        avoid = [drive_of(store, place) for place in record.places[:2]]
+
+        async def mend(index: int) -> None:
+            with suppress(DriveGoneError):
+                await filesystem.parts.mender.mend(record.stripe_id, [index], avoid=avoid)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mend, 0)
+            nursery.start_soon(mend, 1)
+        await filesystem.sync()
+        drives = [drive_of(store, place) for place in records(filesystem)[-1].places]
+        assert len(set(drives)) == len(drives) == 6
 
 
 @trio_test
