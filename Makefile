@@ -30,7 +30,7 @@ setup-run:
 	@tools/setup.sh run
 
 test: setup ## every test, on a real mount too (ARGS="-k name" to choose)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-model: setup ## random operations against a simple model
 	$(PYTEST) tests/model $(ARGS)

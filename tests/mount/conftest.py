@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ciaosfs.objects.store import Place
-from tests.support.mount import MountedStore, detach_leftovers
+from tests.support.mount import MountedStore
 from tests.support.object_mount import ObjectMount
 
 HERE = Path(__file__).parent
@@ -27,14 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="there is no /dev/fuse to be used here"))
         elif item.get_closest_marker("root") and os.getuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs to run as root"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_leftovers() -> Iterator[None]:
-    """Dead mounts of interrupted runs go before the tests, and those of this run after them."""
-    detach_leftovers(Path(tempfile.gettempdir()))
-    yield
-    detach_leftovers(Path(tempfile.gettempdir()))
 
 
 @pytest.fixture
