@@ -164,8 +164,9 @@ class FileSystem:
         """Do what waits for idle moments, before nothing happens for a while (under 2 ms)."""
         self._reclaimer.purge_forgotten(FORGOTTEN_MAX)
 
-    def getxattr(self, ino: int, name: bytes) -> bytes:
-        return xattrs.get(self._meta, ino, name)
+    def getxattr(self, ino: int, name: bytes) -> bytes | None:
+        """None when there is none: no error, for the kernel asks in vain before each write."""
+        return xattrs.find(self._meta, ino, name)
 
     def listxattr(self, ino: int) -> list[bytes]:
         return self._meta.xattrs.names(ino)

@@ -29,12 +29,11 @@ def check_namespace(name: bytes) -> None:
         raise FsError(errno.EOPNOTSUPP)
 
 
-def get(meta: Metadata, ino: int, name: bytes) -> bytes:
-    """The value; ENODATA when there is none, ENOENT when the inode is gone."""
+def find(meta: Metadata, ino: int, name: bytes) -> bytes | None:
+    """The value, or None when there is none. EOPNOTSUPP for names in no known namespace."""
     value = meta.xattrs.get(ino, name)
     if value is None:
         check_namespace(name)
-        raise FsError(errno.ENODATA)
     return value
 
 

@@ -44,12 +44,12 @@ async def describe(
 ) -> Description:
     """Size and parts as of one moment, though somebody may be appending."""
     with about(key):
-        value = _parts(filesystem, opened.ino)
+        value = filesystem.getxattr(opened.ino, PARTS)
         if turns.is_taken(opened.ino) or (value is not None and len(parts_of(value, opened.size)) == 1):
             # Between its bytes and its list of parts, or the list is newer than the size: look at both anew.
             async with turns.of(opened.ino):
                 opened = await agent.run(look_again, opened)
-                value = _parts(filesystem, opened.ino)
+                value = filesystem.getxattr(opened.ino, PARTS)
         metadata, omitted = _metadata(filesystem, opened.ino)
     return Description(opened.size, parts_of(value, opened.size), opened.mtime_ns, metadata, omitted)
 
@@ -101,15 +101,6 @@ def _read(descriptor: int, offset: int, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def _parts(filesystem: FileSystem, ino: int) -> bytes | None:
-    try:
-        return filesystem.getxattr(ino, PARTS)
-    except FsError as error:
-        if error.errno != errno.ENODATA:
-            raise
-        return None
-
-
 def _metadata(filesystem: FileSystem, ino: int) -> tuple[dict[str, str], tuple[str, ...]]:
     metadata: dict[str, str] = {}
     omitted: list[str] = []
@@ -118,7 +109,7 @@ def _metadata(filesystem: FileSystem, ino: int) -> tuple[dict[str, str], tuple[s
         if not name.startswith(METADATA_PREFIX) or name.startswith(OWN_PREFIX):
             continue
         text = _text(name.removeprefix(METADATA_PREFIX))
-        value = filesystem.getxattr(ino, name)
+        value = filesystem.getxattr(ino, name) or b""
         room -= len(name) + len(value)
         if room >= 0:
             metadata[text] = _text(value)

@@ -37,7 +37,7 @@ async def read_tree(filesystem: FileSystem) -> tuple[Tree, dict[bytes, int]]:
         path, ino = waiting.pop()
         inode = filesystem.getattr(ino)
         is_file = stat.S_ISREG(inode.mode)
-        xattrs = sorted((name, filesystem.getxattr(ino, name)) for name in filesystem.listxattr(ino))
+        xattrs = sorted((name, filesystem.getxattr(ino, name) or b"") for name in filesystem.listxattr(ino))
         tree[path] = Leaf(
             inode.mode, inode.uid, inode.gid, inode.nlink, inode.rdev, inode.size, *times_of(inode), inode.target,
             tuple(xattrs), await content(filesystem, ino) if is_file else b"", firsts.setdefault(ino, path),

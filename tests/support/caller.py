@@ -121,7 +121,9 @@ class Caller:
 
     def do_seek(self, slot: int, offset: int, whence: int) -> Outcome:
         if whence == os.SEEK_END and stat.S_ISDIR(os.fstat(self._slot(slot)).st_mode):
-            return "where a directory ends is for its file system to say"  # the largest hash there is, on ext4
+            return (
+                "where a directory ends is for its file system to say"  # the largest hash there is, on ext4
+            )
         return os.lseek(self._slot(slot), offset, whence)
 
     def do_ftruncate(self, slot: int, length: int) -> Outcome:

@@ -147,7 +147,10 @@ class Handlers:
 
     def getxattr(self, ino: int, name: bytes, ctx: RequestContext) -> bytes:
         # The kernel asks for security.capability before each write(2); nothing switches that off from here.
-        return self._fs.getxattr(ino, name)
+        value = self._fs.getxattr(ino, name)
+        if value is None:
+            raise failure(errno.ENODATA)
+        return value
 
     def listxattr(self, ino: int, ctx: RequestContext) -> Sequence[bytes]:
         return self._fs.listxattr(ino)
