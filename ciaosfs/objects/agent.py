@@ -45,7 +45,6 @@ class Agent:
         self._daemon = Actor(os.geteuid(), os.getegid(), tuple(os.getgroups()))
         self._device: int | None = None
         self._thread = _Thread()
-        self._thread_ids: set[int] = set()
 
     async def __aenter__(self) -> Agent:
         await self._workers.__aenter__()
@@ -63,10 +62,6 @@ class Agent:
     def is_at_work(self) -> bool:
         """Whether anybody waits for one of these threads."""
         return self._workers.is_awaited
-
-    def is_own_thread(self, pid: int) -> bool:
-        """Whether what the kernel calls process `pid` in a request is one of these threads."""
-        return pid in self._thread_ids
 
     async def visit(
         self,
@@ -124,7 +119,6 @@ class Agent:
         thread = self._thread
         if not thread.is_ready:
             own_umask()
-            self._thread_ids.add(threading.get_native_id())
             thread.is_ready = True
         if thread.actor != actor:
             thread.actor = None  # should it fail half-way
