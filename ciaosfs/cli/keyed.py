@@ -70,10 +70,12 @@ def sentence_of(error: KeyError | OSError) -> CiaosError:
     if isinstance(error, KeyError):
         return FsError(cause.errno, f"There is no key {error.args[0]!r}: 'ciaosfs ls' lists those there are.")
     if isinstance(error, FileExistsError):
-        return FsError(
-            cause.errno,
-            f"There is a key {error.filename!r} already: take another one, or remove it with 'ciaosfs rm'.",
+        sentence = (
+            f"There is a key {error.filename!r} already: 'put --replace' puts over it, 'rm' removes it."
         )
+        return FsError(cause.errno, sentence)
+    if isinstance(error, IsADirectoryError):
+        return FsError(cause.errno, f"{error.filename!r} is a folder: -r takes every key in it.")
     return cause
 
 
