@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import click
@@ -29,6 +30,8 @@ def command(mountpoint: Path | None, as_json: bool) -> None:
       ciaosfs umount /mnt/ciaos
     """
     target, mount = locate_mounted(mountpoint)
+    if os.geteuid() not in (0, mount.user_id):
+        raise MountError(f"{mount.mountpoint} was mounted by another user: only they and root unmount it.")
     holder, _ = storelock.read_lock(target.store)
     try:
         mounts.unmount(mount.mountpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import trio
 from ciaosfs.base import limits
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import AccessError
+from ciaosfs.cli.main import run
 from ciaosfs.client import locate, mounts, transport
 from ciaosfs.client.locate import connect
 from ciaosfs.client.transport import Connection
@@ -73,6 +75,23 @@ def test_who_may_not_read_the_store_finds_its_socket(shared: MemoryMount, needs_
             with pytest.raises(AccessError, match="not valid"):
                 connection.auth(SECRET)
     assert SECRET not in shared.log()
+
+
+@pytest.mark.root
+def test_commands_tell_another_user_what_is_missing(
+    shared: MemoryMount, needs_root: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("status", "drive", "umount"):  # another user may not be able to read the library
+        importlib.import_module(f"ciaosfs.cli.cmd_{name}")
+    for arguments, status, said in [
+        (["status"], 8, "This (status) needs a token with the scope admin"),
+        (["drive", "remove", "--yes", "0"], 8, "Only root and the user who mounted the store"),
+        (["umount"], 5, "was mounted by another user"),
+    ]:
+        with as_user(NOBODY):
+            assert run([*arguments, str(shared.path)]) == status
+        assert said in capfd.readouterr().err
+    assert shared.is_mounted()
 
 
 @pytest.mark.root
