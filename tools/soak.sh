@@ -11,7 +11,8 @@ left() { awk -v end="$end" -v now="$(date +%s)" 'BEGIN { print (end - now) / 60 
 
 while [ "$(date +%s)" -lt "$end" ]; do
     minutes=$(awk -v left="$(left)" 'BEGIN { print left < 15 ? left : 15 }')
-    "$python" -m tests.sim --minutes "$minutes"
+    "$python" -m tests.sim --minutes "$(awk -v all="$minutes" 'BEGIN { print all / 2 }')"
+    "$python" -m tests.sim --eager --minutes "$(awk -v all="$minutes" 'BEGIN { print all / 2 }')"
     [ "$(date +%s)" -lt "$end" ] || break
     export CIAOSFS_SEED=$((RANDOM * 32768 + RANDOM))
     export CIAOSFS_MODEL_SEEDS=$CIAOSFS_SEED

@@ -20,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.sim.faults import TABLE
-from tests.sim.life import LIVES, Tally, digest, run
+from tests.sim.faults import EAGER, TABLE
+from tests.sim.life import LIVES, Tally, run
+from tests.sim.telling import digest
 
 
 def main() -> int:
@@ -32,11 +33,15 @@ def main() -> int:
         print(f"seed {seed} ", end="", flush=True)
         with TemporaryDirectory(prefix="ciaosfs-sim-") as place:
             try:
-                life = run(Path(place), seed, options.lives, TABLE)
+                life = run(Path(place), seed, options.lives, EAGER if options.eager else TABLE)
             except Exception:  # noqa: BLE001 - any failure is what we look for
                 print("failed", flush=True)
                 traceback.print_exc()
-                print(f"again: python -m tests.sim --seed {seed} --lives {options.lives}", file=sys.stderr)
+                eager = " --eager" if options.eager else ""
+                print(
+                    f"again: python -m tests.sim --seed {seed} --lives {options.lives}{eager}",
+                    file=sys.stderr,
+                )
                 return 1
         total.add(life.tally)
         print(f"{life.tally.cuts} cuts, trace {digest(life.world.trace)}", flush=True)
@@ -55,6 +60,7 @@ def _parse() -> argparse.Namespace:
         "--from", type=int, dest="first", help="begin with this seed (default: one by chance)"
     )
     parser.add_argument("--lives", type=int, default=LIVES, help="openings in one run (default: %(default)s)")
+    parser.add_argument("--eager", action="store_true", help="with jobs and changes of drives all the time")
     parser.add_argument("--minutes", type=float, help="go on for so long")
     parser.add_argument("--cuts", type=int, help="go on until there were so many power cuts")
     parser.add_argument("--trace", type=Path, help="write what happened to this file")

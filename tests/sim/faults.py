@@ -13,12 +13,17 @@ from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError
 from tests.model import attributes, contents, names
 from tests.model.machine import Machine, Step, Steps
+from tests.sim import needles
 from tests.sim.drives import DriveContent
+from tests.sim.healing import HEALING
 from tests.sim.life import Life
 
 
 def one(machine: Machine, choice: int) -> DriveContent:
+    """An unlucky drive; one that nobody has, when there is none, or truce."""
     life = cast(Life, machine)
+    if life.is_truce or not life.unlucky:
+        return DriveContent(0)
     return life.world.drive(life.unlucky[choice % len(life.unlucky)])
 
 
@@ -130,10 +135,17 @@ async def flip(machine: Machine, step: Step) -> None:
                 disk.now[life.dice.randrange(len(disk.now))] ^= 1 << life.dice.randrange(8)
 
 
+async def spoil(machine: Machine, step: Step) -> None:
+    """A byte of a shard that is in use changes, on an unlucky drive."""
+    life = cast(Life, machine)
+    if not life.is_truce:
+        needles.spoil(life.fs, life.world, life.unlucky, life.dice)
+
+
 async def fill(machine: Machine, step: Step) -> None:
     """Some drives, the good ones among them, take so many bytes more and then none; or all have room again."""
     life = cast(Life, machine)
-    drives = [life.world.drive(number) for number in range(len(life.world.uuids))]
+    drives = [life.world.drive(number) for number in life.world.numbers()]
     if any(content.bytes_left is not None for content in drives):
         for content in drives:
             content.bytes_left = None
@@ -171,6 +183,7 @@ FAULTS: Steps = {
     "fall_ill": (2, fall_ill),
     "stray": (1, stray),
     "flip": (1, flip),
+    "spoil": (2, spoil),
     "fill": (3, fill),
     "database_fails": (1, database_fails),
     "crash_now": (1, crash_now),
@@ -179,5 +192,9 @@ FAULTS: Steps = {
     "stream": (2, stream),
 }
 
-TABLE: Steps = names.STEPS | attributes.STEPS | contents.STEPS | FAULTS
-"""Everything that can happen, and how often."""
+PLAIN: Steps = names.STEPS | attributes.STEPS | contents.STEPS | FAULTS
+"""Everything that can happen to a store without jobs, and how often."""
+TABLE: Steps = PLAIN | HEALING
+"""Everything that can happen. Most stores have their jobs then."""
+EAGER: Steps = TABLE | {name: (6 * weight, step) for name, (weight, step) in HEALING.items()}
+"""As `TABLE`, and much heals, and moves."""

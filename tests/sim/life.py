@@ -11,13 +11,11 @@ same step in which the tree changes, so that it is right at any moment.
 from __future__ import annotations
 
 import errno
-import hashlib
-import logging
 import os
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,11 +28,13 @@ from ciaosfs.checking.check import check_open
 from ciaosfs.fs.attributes import SetAttributes
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.opening import open_store
+from ciaosfs.jobs.opening import open_jobs
 from ciaosfs.meta.inodes import ROOT_INO
-from ciaosfs.volume.driveset import DriveState
 from tests.model.looking import describe, read_tree, times_of
 from tests.model.machine import Machine, Step, Steps
 from tests.sim import needles
+from tests.sim.care import Care, wait_online
+from tests.sim.telling import leaves, quiet
 from tests.sim.world import World
 from tests.support.builders import WHO
 from tests.support.inline_workers import InlineWorkers, run_the_same_way
@@ -51,7 +51,7 @@ STEPS_MAX = 30
 """Steps of one life, when no crash comes before."""
 OPERATIONS_MAX = (6, 40, 150, 400)
 """A crash comes after so many operations at most: soon, or late."""
-ILLS = ("go_away", "come_back", "fall_ill", "stray", "flip", "fill", "database_fails")
+ILLS = ("go_away", "come_back", "fall_ill", "stray", "flip", "spoil", "fill", "database_fails")
 """Steps that are left out in some runs, and frequent in others."""
 REFUSED = (errno.ENOSPC, errno.EIO)
 
@@ -102,7 +102,13 @@ class Life(Machine):
         numbers = range(data_count + parity_count + spare)
         capacity = dice.choice(TIGHT_CAPACITIES) if dice.random() < 0.2 else CAPACITY
         self.world = World(place, seed, data_count, parity_count, spare, capacity)
+        self.parity_count = parity_count
         self.unlucky = dice.sample(numbers, parity_count)
+        self.has_jobs = "scrub" in table and dice.random() < 0.8
+        self.repair_after_s = dice.choice([0.0, 3.0, 600.0])
+        self.is_truce = False
+        """Nothing goes wrong but crashes; see `healing`."""
+        self.care: Care | None = None
         self.interval_s = dice.choice([5.0, 300.0, 300.0])
         self.tally = Tally()
         self.fs: FileSystem
@@ -119,6 +125,8 @@ class Life(Machine):
         self.is_known = False
         """Whether the model knows the store's root."""
         self.first_stripe = 0
+        self.were_unlucky: set[int] = set()
+        """In this life: a damaged needle keeps its space until its volume is empty."""
         self.was_troubled = False
 
     # The run
@@ -160,7 +168,8 @@ class Life(Machine):
             self.world.lose_database()
             self.world.note("database lost")
             self.tally.databases_lost += 1
-        if self.dice.random() < 0.2:
+        self._forget_let_go()
+        if self.dice.random() < 0.2 and not self.is_truce:
             for number in self.unlucky:
                 self.world.drive(number).is_away = True
         else:
@@ -176,21 +185,33 @@ class Life(Machine):
         self.handles.clear()
         self.unforgotten.clear()
         self.was_troubled = False
-        config: StoreConfig = replace(self.world.config, commit_interval_s=self.interval_s)
+        self.were_unlucky = set(self.unlucky)
+        config: StoreConfig = replace(
+            self.world.config,
+            commit_interval_s=self.interval_s,
+            job_share=1.0,
+            repair_after_s=self.repair_after_s,
+        )
         try:
             async with (
                 SimWorkers(self.seed, self.world) as workers,
                 open_store(config, workers, opener=self.world.opener()) as self.fs,
             ):
                 await self.arrive(is_first=not self.is_known)
-                await self._act()
+                async with AsyncExitStack() as stack:
+                    self.care = None
+                    if self.has_jobs:
+                        jobs = await stack.enter_async_context(open_jobs(config, self.fs.parts))
+                        self.care = Care(self.fs, self.world, jobs)
+                    await self._act()
+                await self._end_at_rest()
         except BaseExceptionGroup as errors:
             if self.world.is_over and all(isinstance(e, CiaosError | trio.Cancelled) for e in leaves(errors)):
                 return False  # the clean end of a store that is no more
             # Only the plain one says that the last changes could not be saved.
             if not self.is_troubled or any(type(error) is not CiaosError for error in leaves(errors)):
                 raise
-            self._make_well()
+            self.make_well()
             self.world.note("not saved")
             self.world.files.close_all()
             return False
@@ -203,27 +224,38 @@ class Life(Machine):
         if self.world.is_doomed and self.dice.random() < 0.7:
             self.world.crash("cut")
             await trio.lowlevel.checkpoint()
-        self._make_well()
+        self.make_well()
+        if not self.may_crash and self.care is not None:
+            await self.recover()
+            await self.care.finish(is_tight=self.is_tight)
+            if not self.is_tight and self.dice.random() < 0.5:
+                needles.spoil(self.fs, self.world, self.unlucky, self.dice)
+                await self.care.heal()
+
+    async def _end_at_rest(self) -> None:
         if not self.may_crash:
-            await self._recover()
+            await self.recover()
             await self.end()
             await self.fs._reclaimer.wait_discarded()
-            needles.check_nothing_leaked(self.fs, self.world, self.first_stripe, self.unlucky)
+            needles.check_nothing_leaked(self.fs, self.world, self.first_stripe, self.were_unlucky)
 
-    async def _recover(self) -> None:
-        """Nothing is wrong any more: wait until the store has noticed."""
+    async def recover(self) -> None:
+        """Nothing is wrong any more, the drives are back: wait until the store has noticed."""
+        self.make_well()
+        self._forget_let_go()
         for number in self.unlucky:
             self.world.drive(number).is_away = False
-        for _ in range(400):
-            if all(status.state is DriveState.ONLINE for status in self.fs._chunks.drive_statuses()):
-                return
-            await trio.sleep(1)
-        raise AssertionError(f"still not well: {self.fs._chunks.drive_statuses()}")
+        await wait_online(self.fs)
 
-    def _make_well(self) -> None:
+    def _forget_let_go(self) -> None:
+        """Drives that are none of the store's any more are nobody's bad luck."""
+        numbers = self.world.numbers()
+        self.unlucky = [number for number in self.unlucky if number in numbers]
+
+    def make_well(self) -> None:
         """Nothing is wrong any more with drives and files, except what was lost."""
         self.world.files.fails.clear()
-        for number in range(len(self.world.uuids)):
+        for number in self.world.numbers():
             content = self.world.drive(number)
             content.fails.clear()
             content.bytes_left = None
@@ -233,7 +265,7 @@ class Life(Machine):
         """The world has ended, in the middle of something: from now on nothing counts."""
         self.note_state()
         self.allowed = list(self.allowed)
-        self._make_well()
+        self.make_well()
         self.scope.cancel()
 
     async def _step(self) -> None:
@@ -241,6 +273,9 @@ class Life(Machine):
         kind = self.dice.choices(list(self.table), [weight for weight, _ in self.table.values()])[0]
         step = Step(kind, *(self.dice.randrange(1 << 30) for _ in range(4)))
         self.touched.clear()
+        self._forget_let_go()
+        if self.is_truce and self.care is not None and self.dice.random() < 0.2:
+            self.is_truce = self.care.is_emptying
         self.log.append(f"{kind}{step[1:]}")
         self.world.note(f"- {kind}")
         self.tally.steps += 1
@@ -275,8 +310,7 @@ class Life(Machine):
 
         And of dead stripes: a power cut may have torn them with their commit, and they only wait to be given back.
         """
-        stripe = re.search(r"[Ss]tripe (\d+)", problem)
-        if stripe is not None and self.fs._meta.stripes.live_bytes(int(stripe[1])) == 0:
+        if needles.is_of_dead(self.fs, problem):
             return True
         copies = re.search(r"is whole on (\d+) of (\d+) drives only", problem)
         if copies is not None:
@@ -353,8 +387,12 @@ class Life(Machine):
     @property
     def is_troubled(self) -> bool:
         """Whether anything has been wrong in this life that a request may be refused for."""
-        contents = [self.world.drive(number) for number in range(len(self.world.uuids))]
-        return self.was_troubled or any(content.capacity < CAPACITY for content in contents)
+        return self.was_troubled or self.is_tight
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether the drives are nearly full from the beginning."""
+        return self.world.capacity < CAPACITY
 
     async def sync_now(self, handle: int | None = None) -> None:
         before = tree_of(self.model)
@@ -382,35 +420,6 @@ class Life(Machine):
         )
 
 
-class _Tracebacks(logging.Handler):
-    """Collects what the product itself calls a bug."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
-            self.found.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
-
-
-@contextmanager
-def quiet() -> Iterator[_Tracebacks]:
-    """The product's log goes nowhere but for tracebacks, while the context lasts."""
-    logger = logging.getLogger("ciaosfs")
-    handler = _Tracebacks()
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield handler
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
 def run(place: Path, seed: int, lives: int, table: Steps) -> Life:
     """The whole run of one seed; what fails is raised with notes that say how to see it again."""
     life = Life(place, seed, table)
@@ -424,15 +433,3 @@ def run(place: Path, seed: int, lives: int, table: Steps) -> Life:
             error.add_note("last steps: " + ", ".join(life.log[-4:]))
             raise
     return life
-
-
-def leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions in a group of groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
-    return [error]
-
-
-def digest(trace: Sequence[str]) -> str:
-    """A short name for a whole trace."""
-    return hashlib.blake2b("\n".join(trace).encode(), digest_size=8).hexdigest()

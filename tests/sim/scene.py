@@ -17,7 +17,8 @@ from ciaosfs.fs.opening import open_store
 from ciaosfs.jobs.opening import OpenJobs, open_jobs
 from ciaosfs.meta import integrity
 from tests.sim import needles
-from tests.sim.life import CAPACITY, SimWorkers, quiet
+from tests.sim.life import CAPACITY, SimWorkers
+from tests.sim.telling import quiet
 from tests.sim.world import World
 from tests.support.builders import files_in, put, remove
 from tests.support.inline_workers import run_the_same_way

@@ -56,7 +56,8 @@ class World:
         self._now_ns = START_NS
         self._contents: dict[bytes, DriveContent] = {}
         numbers = range(data_count + parity_count + spare)
-        self.uuids = [self.dice.randbytes(16) for _ in numbers]
+        self.uuids = {number: self.dice.randbytes(16) for number in numbers}
+        """Of every drive that the store has or had."""
         config = StoreConfig(
             self.path,
             self.dice.randbytes(16),
@@ -75,6 +76,12 @@ class World:
     @property
     def config(self) -> StoreConfig:
         return load_config(self.path)
+
+    def numbers(self) -> list[int]:
+        """The drives that the configuration names now, in order."""
+        drives = self.config.drives
+        self.uuids |= {drive.number: drive.uuid for drive in drives}
+        return sorted(drive.number for drive in drives)
 
     def drive(self, number: int) -> DriveContent:
         return self.content_of(self.uuids[number])
