@@ -90,6 +90,15 @@ def _file_of(environment: Mapping[str, str]) -> Path:
     return Path(home) / FILE_NAME
 
 
+def _is_hidden(path: Path) -> bool:
+    """Whether it lies where this user may not even look: su(1) and sudo(8) may leave HOME as it was."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    return False
+
+
 def _stored(path: Path) -> dict[str, Any]:
     """What the file says; nothing when there is none."""
     try:
@@ -101,6 +110,8 @@ def _stored(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
+        if _is_hidden(path):
+            return {}
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}.") from None
