@@ -35,7 +35,7 @@ from ciaosfs.objects.visits import Opened, Wish
 FOLDER_MODE = 0o755
 LET_GO_S = 5.0
 """How long to wait for operations under way before what is open is closed."""
-PAUSE_S = 2.0
+PAUSE_S = 5.0
 """How long operations then wait before they begin: the store is unmounted within that, or not at all."""
 END_S = limits.DRIVE_DEADLINE_S_MAX + 10.0
 """... at the end. None waits longer for drives; one that did would wait for a mount that nobody answers any more."""

@@ -82,6 +82,13 @@ class MountedStore:
         self.run("umount", str(self.path))
         assert not is_mounted(self.path), "ciaosfs umount returned and the mount is still there"
 
+    def try_umount(self) -> bool:
+        """Whether it could be unmounted; False when it was in use."""
+        self._stop_watchdog()
+        done = self.run("umount", str(self.path), check=False)
+        assert done.returncode == 0 or "in use" in done.stderr, done.stderr
+        return done.returncode == 0
+
     def remount(self) -> subprocess.CompletedProcess[str]:
         self.umount()
         return self.mount()
