@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from ciaosfs.base import limits
 from ciaosfs.base.types import ShardPlace, StripeKind, StripeRecord
@@ -44,11 +44,16 @@ AGAIN_S = 5.0
 """Before a drive that left while it was verified is verified from the beginning."""
 LOGGED_MAX = 16
 """Damaged shards named in the log by one run; the others are counted."""
+SUSPECTS_KEPT_MAX = 256
+"""Damaged stripes that the cursor names. They wait for their repair in memory alone, and a restart forgets that."""
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where a scrub is: volumes below `volume` are done, and this one up to `offset`; and what it has seen so far."""
+    """Where a scrub is: volumes below `volume` are done, and this one up to `offset`; and what it has seen so far.
+
+    `suspects` are the stripes of what was damaged, up to SUSPECTS_KEPT_MAX; `are_more`: there were others.
+    """
 
     volume: int = 0
     offset: int = -1
@@ -56,6 +61,8 @@ class _Cursor:
     shard_bytes: int = 0
     damaged: int = 0
     skipped: int = 0
+    suspects: list[int] = field(default_factory=list)
+    are_more: bool = False
 
 
 class ScrubJob:
@@ -76,7 +83,7 @@ class ScrubJob:
         if self._drive is not None and not self._await_drive(self._drive):
             return f"Drive {self._drive} is no part of the store any more."
         if progress.cursor:
-            self._at = _Cursor(**json.loads(progress.cursor))
+            self._go_on(_Cursor(**json.loads(progress.cursor)))
         volumes, total = await self._parts.workers.run(self._survey)
         progress.note(total=total, unit="bytes" if self._with_data else "shards")
         sweeper = Sweeper(self._parts)
@@ -96,6 +103,15 @@ class ScrubJob:
         if self._drive is None:
             await commits.run(progress)
         return self._sentence(commits, sweeper)
+
+    def _go_on(self, at: _Cursor) -> None:
+        """Where an earlier run was. What it found may never have been repaired, if the daemon died since: it is suspected
+        again. A run that did not name all of it (or any: an older version) is no use, and everything is looked at anew."""
+        if at.are_more or (at.damaged and not at.suspects):
+            return
+        self._at = at
+        for stripe_id in at.suspects:
+            self._suspects.note(stripe_id, 0, "it was found damaged before this")
 
     def _volumes_there(self) -> set[int]:
         """The volumes on the drives that are there, of the one that is asked for or of all."""
@@ -169,6 +185,11 @@ class ScrubJob:
                 shard.stripe_id,
                 finding.reason,
             )
+        if shard.stripe_id not in self._at.suspects:
+            if len(self._at.suspects) < SUSPECTS_KEPT_MAX:
+                self._at.suspects.append(shard.stripe_id)
+            else:
+                self._at.are_more = True
         self._suspects.note(shard.stripe_id, shard.shard_index, finding.reason)
 
     def _note(self, progress: Progress) -> None:

@@ -14,11 +14,14 @@ from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.local import open_drive
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.jobs import logcheck
+from ciaosfs.jobs import scrub as scrubbing
 from ciaosfs.jobs.opening import OpenJobs
+from ciaosfs.jobs.scrub import ScrubJob
+from ciaosfs.jobs.suspects import Suspects
 from ciaosfs.volume.files import volume_id_of
 from ciaosfs.volume.scan import scan_needles
 from tests.support.builders import Store, complaints, eventually, files_in, files_of, put, remove
-from tests.support.harm import drive_of, needle_of, records
+from tests.support.harm import drive_of, flip, needle_of, records
 
 LARGE = random.Random(6).randbytes(1_500_000)
 
@@ -26,6 +29,47 @@ LARGE = random.Random(6).randbytes(1_500_000)
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
+
+
+class Noted:
+    """A job's progress that keeps every cursor, and begins at one."""
+
+    def __init__(self, cursor: str = "") -> None:
+        self.cursor = cursor
+        self.done = 0
+        self.cursors: list[str] = []
+
+    def note(self, *, cursor: str | None = None, **_: object) -> None:
+        if cursor:
+            self.cursors.append(cursor)
+
+    async def rest(self, share: float | None = None) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kept_max", [scrubbing.SUSPECTS_KEPT_MAX, 1])
+@trio_test
+async def test_damage_found_before_a_restart_is_suspected_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_max: int
+) -> None:
+    """The scrub goes on where it was, and its suspects were in the memory of a daemon that is gone."""
+    monkeypatch.setattr(scrubbing, "SUSPECTS_KEPT_MAX", kept_max)
+    store = Store.make(tmp_path / "store")
+    async with store.open() as filesystem:
+        for name in (b"a", b"b", b"c"):
+            await put(filesystem, name, LARGE)
+            await filesystem.sync()
+        harmed = records(filesystem)
+    for record in harmed:
+        flip(store, record, record.places[0])
+    async with store.open() as filesystem:
+        found, noted = Suspects(), Noted()
+        await ScrubJob(filesystem.parts, found, share=1.0).run(noted)
+        assert len(found) == len(harmed)
+        for cursor in noted.cursors:  # the daemon died right after it was remembered
+            found = Suspects()
+            await ScrubJob(filesystem.parts, found, share=1.0).run(Noted(cursor))
+            assert len(found) == len(harmed), cursor
 
 
 async def scrub(jobs: OpenJobs) -> str:
