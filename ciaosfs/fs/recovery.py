@@ -13,7 +13,8 @@ The drives hold the truth, SQLite is its index. Cases, each with a test of its n
 The last commit may be in doubt, because only its sync was the promise. It counts if every stripe it brings and uses
 can be read, and is dropped otherwise: nobody was told that it was durable. The same goes for stripes of which it moved
 shards: the former places are given up with the commit. It is doubted also where the database has
-it already: the kernel may have written SQLite's log back and not the file data.
+it already: the kernel may have written SQLite's log back and not the file data. When it was the first of its mount, it may
+have been made to heal what was torn of the one before; then nobody was told of that one either, and it is in doubt as well.
 
 What was dropped must stay so, or people would see the tree go back and forth: the opening that dropped a commit makes
 one of its own at once, with an epoch above all that were found.
@@ -34,7 +35,7 @@ from ciaosfs.codec.needle import NeedleKind
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.restoring import Survey, restore, survey_log
 from ciaosfs.meta.commitlog import CommitRecord, choose_chain, decode_commit
-from ciaosfs.meta.contents import shards_moved, stripes_brought
+from ciaosfs.meta.contents import shards_moved, stripes_brought, stripes_given_up
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.meta.state import State
 from ciaosfs.stripe.store import ChunkStore, DriveState
@@ -88,23 +89,29 @@ async def recover(
     meta, found, went_back = await _open_on_chain(database, store_id, chunks, workers, reports)
     try:
         await _apply(meta, found.chain[:-1], workers)
-        newest = _newest(meta, found)
+        newest = tip = _newest(meta, found)
         if found.chain:
             meta.apply(found.chain[-1].changeset)
-        dropped = False
-        if newest is not None and not is_same_boot and not await _is_whole(meta, chunks, newest):
-            meta, dropped = _drop(meta, database, store_id, is_applied=bool(found.chain))
-        if dropped:
-            assert newest is not None
-            reports.append(f"Commit {newest.sequence} was not wholly on the drives and was dropped.")
-        elif found.chain:
+        dropped: list[CommitRecord] = []
+        doubtful: set[int] | None = None
+        while tip is not None and not is_same_boot and not await _is_whole(meta, chunks, tip, doubtful):
+            meta, is_gone = _drop(meta, database, store_id, is_applied=bool(found.chain) and not dropped)
+            if not is_gone:
+                break
+            dropped.append(tip)
+            tip = await _commit_of(meta, chunks, workers)
+            if tip is None or tip.epoch == dropped[-1].epoch:
+                break  # it was synced before the one that was dropped was begun
+            doubtful = stripes_given_up(dropped[-1].changeset)  # the others were whole when that one was made
+        if found.chain and not dropped:
             meta.commit()
             reports.append(
                 f"{len(found.chain)} commits were applied from the drives' log, up to number "
                 f"{found.chain[-1].sequence}."
             )
-        # The commit before one that is dropped may be torn as well: that one was perhaps made to heal it.
-        tip = await _commit_of(meta, chunks, workers) if dropped else newest
+        reports += (
+            f"Commit {record.sequence} was not wholly on the drives and was dropped." for record in dropped
+        )
         torn = [] if tip is None or is_same_boot else await _torn(meta, chunks, tip)
     except BaseException:
         meta.close()
@@ -116,7 +123,7 @@ async def recover(
         tuple(reports),
         epoch=max((record.epoch for record in found.records), default=0),
         stripe_id=0 if newest is None else max(stripes_brought(newest.changeset), default=0),
-        must_supersede=went_back or dropped or bool(_absent(chunks)),
+        must_supersede=went_back or bool(dropped) or bool(_absent(chunks)),
         torn_stripes=torn,
         to_copy=None if newest is None or dropped or _has_copies(chunks, found.records[newest]) else newest,
     )
@@ -257,9 +264,8 @@ async def _apply(meta: Metadata, chain: Sequence[CommitRecord], workers: Workers
         meta.apply(record.changeset)
         meta.commit()
         await trio.lowlevel.checkpoint()
-        if (
-            number % APPLY_CHECKPOINT_COMMITS == 0
-        ):  # what is applied is synced on the drives: they were, when opened
+        # What is applied is synced on the drives: they were, when opened. But for the last, which may yet be dropped.
+        if number % APPLY_CHECKPOINT_COMMITS == 0 and number < len(chain):
             await meta.checkpoint_if_due(workers.run)
 
 
@@ -271,13 +277,18 @@ def _newest(meta: Metadata, found: _Log) -> CommitRecord | None:
     return next((record for record in found.records if record.commit_id == commit_id), None)
 
 
-async def _is_whole(meta: Metadata, chunks: ChunkStore, newest: CommitRecord) -> bool:
+async def _is_whole(
+    meta: Metadata, chunks: ChunkStore, newest: CommitRecord, doubtful: Collection[int] | None
+) -> bool:
     """Whether every stripe that the commit brought or moved, and uses, can be read; `meta` is at that commit.
 
+    Of all these or, if not None, of the doubtful ones.
     DriveGoneError when drives are away without which a synced commit could look like a torn one.
     """
     absent = _absent(chunks)
     for stripe, indexes in _in_doubt(meta, newest):
+        if doubtful is not None and stripe.stripe_id not in doubtful:
+            continue
         if not await _has_torn(chunks, stripe, indexes) or await chunks.is_readable(stripe):
             continue
         away = sum(

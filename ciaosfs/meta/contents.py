@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import apsw
 
 from ciaosfs.base.errors import LogDamagedError
 from ciaosfs.base.types import ShardPlace
+
+_LIVE_BYTES: Final = 6
+"""The column of `stripes`."""
 
 
 def stripes_brought(changeset: bytes) -> list[int]:
@@ -24,6 +28,24 @@ def stripes_brought(changeset: bytes) -> list[int]:
     except apsw.Error as error:
         raise LogDamagedError(f"The changes of a commit cannot be read: {error}.") from error
     return sorted(found)
+
+
+def stripes_given_up(changeset: bytes) -> set[int]:
+    """The stripes that were in use before the commit and of which it left nothing. LogDamagedError when it cannot be
+    read.
+    """
+    found: set[int] = set()
+    try:
+        for change in apsw.Changeset.iter(changeset):
+            if change.name == "stripes" and change.old is not None:
+                is_dead = change.new is None or change.new[_LIVE_BYTES] == 0
+                if is_dead and change.old[_LIVE_BYTES] != 0:
+                    stripe_id = change.old[0]
+                    assert isinstance(stripe_id, int)
+                    found.add(stripe_id)
+    except apsw.Error as error:
+        raise LogDamagedError(f"The changes of a commit cannot be read: {error}.") from error
+    return found
 
 
 def shards_moved(changeset: bytes) -> dict[int, list[int]]:

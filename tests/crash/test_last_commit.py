@@ -312,3 +312,34 @@ async def test_shards_that_a_power_cut_tore_are_made_good_before_the_next_fsync_
             copy.hide(number)
         copy.lose_database()
         assert await files_of(copy) == {b"file": LARGE, b"beside": SMALL, b"next": b"next"}, lost
+
+
+@pytest.mark.parametrize("seed", range(8))
+@trio_test
+async def test_a_power_cut_while_torn_stripes_are_made_good_leaves_one_of_two_moments(
+    tmp_path: Path, seed: int
+) -> None:
+    """Nobody was told of the commit with the torn stripes, nor of the one that was to heal it: both may have to go."""
+    killed, before = await in_doubt(tmp_path, LARGE)
+    known = highest_stripe(before)
+    for record in stripes_after(killed, known):
+        zero_shards(killed, record, 2)
+    killed.reboot()
+    dice = random.Random(seed)
+    left: list[Store] = []
+    power = PoweredDrives()
+
+    def strike(what: str, where: str) -> None:
+        """When the commit that heals lies on the drives, and nothing of it is synced."""
+        if what == "sync" and sum(power.unsynced().values()) > len(LARGE):
+            left.append(power.cut(killed, tmp_path / f"left{len(left)}", Fate.WRITES, dice))
+
+    power.before = strike
+    async with killed.open(power):
+        pass
+    assert left
+    for cut in left[:3]:
+        for number in dice.sample(range(6), 2):
+            cut.hide(number)
+        assert await files_of(cut) in ({b"file": LARGE, b"beside": SMALL}, {b"file": OLD})
+        assert complaints(cut.database) == []

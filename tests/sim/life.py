@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ParamSpec
 
 import trio
 
@@ -41,6 +42,7 @@ from tests.support.inline_workers import InlineWorkers, run_the_same_way
 from tests.support.model_fs import ROOT, ModelError, ModelFs
 from tests.support.model_tree import Tree, from_tree, tree_of
 
+P = ParamSpec("P")
 LIVES = 12
 """Openings in one run."""
 SHAPES = [(4, 2, 0), (2, 1, 1), (2, 2, 1), (1, 1, 1), (1, 2, 0), (3, 1, 0)]
@@ -369,14 +371,12 @@ class Life(Machine):
         self.tally.refused += 1
         return True
 
-    def excusing(
-        self, call: Callable[[list[int], str], Awaitable[bool]]
-    ) -> Callable[[list[int], str], Awaitable[bool]]:
+    def excusing(self, call: Callable[P, Awaitable[bool]]) -> Callable[P, Awaitable[bool]]:
         """`call`, with a refusal that has a reason taken for False."""
 
-        async def excused(ids: list[int], job: str) -> bool:
+        async def excused(*args: P.args, **kwargs: P.kwargs) -> bool:
             try:
-                return await call(ids, job)
+                return await call(*args, **kwargs)
             except CiaosError as error:
                 if not self._is_excused(error):
                     raise
