@@ -22,6 +22,10 @@ PACK_AGE_S = 10.0
 PACK_SMALL_BYTES = 2 * MIB
 PACK_SMALL_COUNT = 64
 """Small coded stripes are packed when there are so many or so much of them: each byte is copied a few times at most."""
+DEFRAGMENT_EXTENT_BYTES_MAX = 32 * KIB
+DEFRAGMENT_EXTENTS_MIN = 64
+DEFRAGMENT_AGE_S = 60.0
+"""Neighbouring pieces of a file that are so small, so many and so old are copied into one stripe."""
 NEEDLE_ALIGN = 64
 NEEDLE_ALIGN_LARGE = 4 * KIB
 """Needles with at least NEEDLE_LARGE_BYTES of payload start and put their payload on this boundary: whole pages are

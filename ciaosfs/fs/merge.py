@@ -1,4 +1,4 @@
-"""What is live in some stripes, copied into a fresh one: the step that compaction, packing and healing share.
+"""What is live in some stripes, copied into a fresh one: the step that compaction, packing, defragmenting and healing share.
 
 Just what extents still point to is read, written as one new coded stripe, and the extents are repointed in one step
 of the open transaction. The old stripes are dead with that commit and are given back after its sync, as any others.
@@ -10,7 +10,7 @@ larger than what is live.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
@@ -30,6 +30,8 @@ from ciaosfs.stripe.store import ChunkStore
 EXTENTS_MAX = 512
 """Extents moved in one step; repointing one takes about 10 us, so the loop is held for 5 ms."""
 
+Move: TypeAlias = tuple[int, Extent]
+"""An inode and an extent of its file."""
 Block: TypeAlias = tuple[int, int, int]
 """Stripe, first byte in its payload, length there: what names stored bytes."""
 
@@ -53,8 +55,8 @@ class Merger:
         The caller sees to it that this is no more than a stripe's payload. `job` names the crash points. Raises what
         reading and writing stripes raise; then nothing has changed.
         """
-        moves: list[tuple[int, Extent]] = []
-        sources: list[StripeRecord] = []
+        moves: list[Move] = []
+        sources: dict[int, StripeRecord] = {}
         for stripe_id in stripe_ids:
             room = EXTENTS_MAX - len(moves)
             record = self._meta.stripes.load(stripe_id)
@@ -62,21 +64,40 @@ class Merger:
             if record is None or not found or (len(found) > room and moves):
                 continue
             moves += found[:room]
-            sources.append(record)
-        if not sources:
-            return False
+            sources[stripe_id] = record
         moves.sort(key=_place_in_file)
-        for record in sources:
-            self._reclaimer.pin(record.stripe_id)
+        return await self._copy(moves, sources, job)
+
+    async def move(self, moves: Sequence[Move], job: str) -> bool:
+        """Copy extents, in the order of their files, into one stripe; False when none of them is left.
+
+        They were seen at some former moment: what is not so any more is left alone. The caller sees to it that they are
+        no more than EXTENTS_MAX, and a stripe's payload. `job` and errors as for `merge`.
+        """
+        left: list[Move] = []
+        sources: dict[int, StripeRecord] = {}
+        for ino, extent in moves:
+            record = self._meta.stripes.load(extent.stripe_id)
+            end = extent.offset + extent.length
+            if record is not None and self._meta.extents.overlapping(ino, extent.offset, end) == [extent]:
+                left.append((ino, extent))
+                sources[extent.stripe_id] = record
+        return await self._copy(left, sources, job)
+
+    async def _copy(self, moves: Sequence[Move], sources: Mapping[int, StripeRecord], job: str) -> bool:
+        if not moves:
+            return False
+        for stripe_id in sources:
+            self._reclaimer.pin(stripe_id)
         try:
-            stored = await self._read({record.stripe_id: record for record in sources}, moves)
+            stored = await self._read(sources, moves)
             load = await self._workers.run(_lay_out, moves, stored)
             reach(f"{job}.read")
             copy = await self._chunks.write_stripe(load.pieces, coded=True)
             reach(f"{job}.written")
         finally:
-            for record in sources:
-                self._reclaimer.unpin(record.stripe_id)
+            for stripe_id in sources:
+                self._reclaimer.unpin(stripe_id)
         await self._gate.wait_open()
         self._meta.stripes.insert(copy, sum(extent.length for _, extent in moves))
         for (ino, moved), copied in zip(_by_file(moves), load.extents, strict=True):
@@ -85,9 +106,7 @@ class Merger:
         self.copied_bytes += copy.payload_bytes
         return True
 
-    async def _read(
-        self, records: dict[int, StripeRecord], moves: list[tuple[int, Extent]]
-    ) -> dict[Block, Buffer]:
+    async def _read(self, records: Mapping[int, StripeRecord], moves: Sequence[Move]) -> dict[Block, Buffer]:
         """What is stored, by what names it. Raw bytes are only those of the extent."""
         stored: dict[Block, Buffer] = {}
         for _, extent in moves:
@@ -119,7 +138,7 @@ class Merger:
         return ranges
 
 
-def _lay_out(moves: Sequence[tuple[int, Extent]], stored: dict[Block, Buffer]) -> Load:
+def _lay_out(moves: Sequence[Move], stored: dict[Block, Buffer]) -> Load:
     """A payload of the live bytes, as if they had just been written. Blocking, a few ms.
 
     A file of which anything was compressed is compressed again: what came in crumbs gains most.
@@ -148,7 +167,7 @@ def _lay_out(moves: Sequence[tuple[int, Extent]], stored: dict[Block, Buffer]) -
     return build_load(cargos)
 
 
-def _by_file(moves: Sequence[tuple[int, Extent]]) -> list[tuple[int, list[Extent]]]:
+def _by_file(moves: Sequence[Move]) -> list[tuple[int, list[Extent]]]:
     """The moves of each file, in the order of its offsets."""
     return [(ino, [extent for _, extent in group]) for ino, group in groupby(moves, key=lambda move: move[0])]
 
@@ -158,6 +177,6 @@ def _block(extent: Extent) -> Block:
     return extent.stripe_id, extent.stripe_offset, extent.stored_length
 
 
-def _place_in_file(move: tuple[int, Extent]) -> tuple[int, int]:
+def _place_in_file(move: Move) -> tuple[int, int]:
     ino, extent = move
     return ino, extent.offset

@@ -19,6 +19,7 @@ from ciaosfs.fs.boot import boot_path, database_path, is_same_boot, note_boot
 from ciaosfs.fs.collect import Collector
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
+from ciaosfs.fs.defragment import Defragmenter
 from ciaosfs.fs.drivesync import sync_drives
 from ciaosfs.fs.files import Files
 from ciaosfs.fs.filesystem import FileSystem
@@ -88,6 +89,7 @@ async def open_store(
                 reader = Reader(meta, chunks, reclaimer, workers, nursery)
                 merger = Merger(meta, chunks, reclaimer, gate, workers)
                 compactor = Compactor(meta, chunks, merger, workers)
+                defragmenter = Defragmenter(meta, chunks, merger, workers)
                 slicer = Slicer(meta, reclaimer, committer, gate)
                 filesystem = FileSystem(
                     meta,
@@ -108,6 +110,7 @@ async def open_store(
                         committer,
                         reclaimer,
                         compactor,
+                        defragmenter,
                         Mender(meta, chunks, reclaimer, gate),
                         imager,
                         collector,
@@ -128,6 +131,7 @@ async def open_store(
                 nursery.start_soon(slicer.run)
                 nursery.start_soon(reclaimer.discard)
                 nursery.start_soon(housekeeping.work_off, "compaction", compactor.step)
+                nursery.start_soon(housekeeping.work_off, "defragmenting", defragmenter.step)
                 nursery.start_soon(housekeeping.work_off, "packing", Packer(meta, merger, workers).step)
                 nursery.start_soon(committer.run)
                 nursery.start_soon(imager.run)

@@ -8,6 +8,7 @@ from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.collect import Collector
 from ciaosfs.fs.commit import Committer
 from ciaosfs.fs.compact import Compactor
+from ciaosfs.fs.defragment import Defragmenter
 from ciaosfs.fs.gate import Gate
 from ciaosfs.fs.image import Imager
 from ciaosfs.fs.mending import Mender
@@ -26,6 +27,7 @@ class Parts:
     committer: Committer
     reclaimer: Reclaimer
     compactor: Compactor
+    defragmenter: Defragmenter
     mender: Mender
     imager: Imager
     collector: Collector

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ciaosfs.base import limits
-from ciaosfs.base.types import VolumeKind
+from ciaosfs.base.types import Extent, VolumeKind
 from ciaosfs.codec.needle import needle_bytes_for
 from ciaosfs.meta.inodes import ROOT_INO
 from ciaosfs.meta.reader import Reader
@@ -26,6 +26,10 @@ _SMALL: Final = (
     f" WHERE shards.stripe = stripes.stripe AND volumes.kind = {VolumeKind.LOG:d})"
     f" FROM stripes WHERE payload_bytes <= {limits.SMALL_PAYLOAD_BYTES_MAX} AND kind = 1 AND live_bytes > 0"
     f" AND (data_count = 1 OR live_bytes <= {limits.SMALL_PAYLOAD_BYTES_MAX}) ORDER BY stripe LIMIT 4096"
+)
+_EXTENTS_AFTER: Final = (
+    "SELECT ino, offset, length, stripe, stripe_offset, stored_length, codec, skip FROM extents"
+    " WHERE (ino, offset) > (?, ?) ORDER BY ino, offset LIMIT ?"
 )
 _BY_MISSING: Final = (
     "SELECT missing, count(*) FROM (SELECT stripes.missing + count(volumes.volume) AS missing FROM stripes"
@@ -59,6 +63,11 @@ _BESIDE: Final = (
     " JOIN stripes ON stripes.stripe = own.stripe JOIN shards AS other ON other.stripe = own.stripe"
     " JOIN volumes AS there ON there.volume = other.volume WHERE here.drive = ? GROUP BY there.drive"
 )
+
+
+def extents_after(reader: Reader, ino: int, offset: int, limit: int) -> list[tuple[int, Extent]]:
+    """(ino, extent) of files, in that order, after the place given; at most `limit`."""
+    return [(row[0], Extent(*row[1:])) for row in reader.rows(_EXTENTS_AFTER, (ino, offset, limit))]
 
 
 class SmallStripe(NamedTuple):

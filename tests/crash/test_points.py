@@ -13,8 +13,10 @@ import pytest
 import trio
 
 from ciaosfs.base.crashpoints import POINTS
+from ciaosfs.fs.merge import EXTENTS_MAX
 from ciaosfs.fs.unnamed import Naming
 from ciaosfs.jobs.drain import submit_drain
+from ciaosfs.meta import reports
 from ciaosfs.meta.inodes import ROOT_INO
 from tests.sim.scene import Driver, Scene, crash_at
 from tests.support.builders import put, put_unnamed, remove
@@ -33,6 +35,15 @@ async def pack(scene: Scene) -> None:
 async def merge(scene: Scene, job: str) -> None:
     for stripe_id in scene.fs._meta.stripes.ids_after(0):
         await scene.fs.parts.compactor._merger.merge([stripe_id], job)
+    await scene.fs.sync()
+
+
+async def defragment(scene: Scene) -> None:
+    """Every piece of a file is copied, from what another reader of the database sees of it."""
+    with scene.fs._meta.reader() as reader:
+        rows = reports.extents_after(reader, 0, 0, EXTENTS_MAX)
+    for row in rows:
+        assert await scene.fs.parts.compactor._merger.move([row], "defragment")
     await scene.fs.sync()
 
 
@@ -88,6 +99,7 @@ async def publish(scene: Scene) -> None:
 DRIVERS: dict[str, Driver] = {
     "compact": compact,
     "pack": pack,
+    "defragment": defragment,
     "repair": repair,
     "add": add,
     "replace": replace,

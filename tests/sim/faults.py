@@ -11,6 +11,7 @@ import trio
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import CiaosError
+from ciaosfs.meta import reports
 from tests.model import attributes, contents, names
 from tests.model.machine import Machine, Step, Steps
 from tests.sim import needles
@@ -75,6 +76,22 @@ async def compact(machine: Machine, step: Step) -> None:
     """As the model does it, and as the compactor bears what is wrong with drives."""
     life = cast(Life, machine)
     await contents.compact(machine, step, life.excusing)
+
+
+async def defragment(machine: Machine, step: Step) -> None:
+    """Neighbouring pieces of files, as they were at the last commit, are copied while the next steps are done."""
+    life = cast(Life, machine)
+    with machine.fs._meta.reader() as reader:
+        rows = reports.extents_after(reader, 0, 0, 1000)
+    begin = step.a % (len(rows) + 1)
+    room = limits.STRIPE_PAYLOAD_BYTES_MAX
+    moves = []
+    for ino, extent in rows[begin : begin + 1 + step.b % 60]:
+        room -= extent.length
+        if room >= 0:
+            moves.append((ino, extent))
+    machine.nursery.start_soon(life.excusing(machine.fs._room._compactor._merger.move), moves, "defragment")
+    await trio.lowlevel.checkpoint()
 
 
 async def image(machine: Machine, step: Step) -> None:
@@ -176,6 +193,7 @@ FAULTS: Steps = {
     "sync_beside": (6, sync_beside),
     "checkpoint": (2, checkpoint),
     "compact": (4, compact),
+    "defragment": (3, defragment),
     "image": (2, image),
     "look_at_drives": (1, look_at_drives),
     "go_away": (1.5, go_away),
