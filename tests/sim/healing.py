@@ -127,8 +127,12 @@ async def truce(machine: Machine, step: Step) -> None:
     for _ in range(step.d % 4):
         needles.spoil(life.fs, life.world, life.unlucky, life.dice)
     life.is_truce = True
-    await life.recover()
-    await care.heal()
+    try:
+        await life.recover()
+        await care.heal()
+    except BaseException:
+        life.is_truce = False  # a crash came first: nothing is proved to be whole
+        raise
     numbers = life.world.numbers()
     life.unlucky = life.dice.sample(numbers, life.parity_count)
     life.were_unlucky |= set(life.unlucky)
