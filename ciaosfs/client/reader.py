@@ -105,8 +105,6 @@ class ObjectReader(io.RawIOBase):
         download = self._opened(wire)
         if self._position < len(download.first):
             return download.first[self._position :]
-        if self._position < len(download.first):
-            return download.first[self._position :]
         if download.asked and download.asked[0][0] != self._position:
             download.drain()
         window = limits.CLIENT_WINDOW_PIECES if self._streak else 1

@@ -124,6 +124,9 @@ class FileSystem:
             raise FsError(errno.ENOENT)
         return inode
 
+    def has_inode(self, ino: int) -> bool:
+        return self._meta.inodes.load(ino) is not None
+
     def pending_bytes_of(self, ino: int) -> int:
         """Bytes of the file that no extent covers yet, for st_blocks."""
         file = self._files.get(ino)

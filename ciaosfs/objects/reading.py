@@ -20,7 +20,7 @@ from ciaosfs.objects.agent import Agent
 from ciaosfs.objects.kept import Kept
 from ciaosfs.objects.refusals import about
 from ciaosfs.objects.turns import Turns
-from ciaosfs.objects.visits import Opened, look_again
+from ciaosfs.objects.visits import Opened, look_again, read_at
 
 METADATA_PREFIX = b"user."
 OWN_PREFIX = b"user.ciaos."
@@ -43,15 +43,29 @@ async def describe(
     filesystem: FileSystem, agent: Agent, turns: Turns, opened: Opened, key: str
 ) -> Description:
     """Size and parts as of one moment, though somebody may be appending."""
+    description = describe_at_once(filesystem, turns, opened, key)
+    if description is None:
+        async with turns.of(opened.ino):
+            with about(key):
+                opened = await agent.run(look_again, opened)
+                description = _description(filesystem, opened, filesystem.getxattr(opened.ino, PARTS))
+    return description
+
+
+def describe_at_once(filesystem: FileSystem, turns: Turns, opened: Opened, key: str) -> Description | None:
+    """As `describe`, without a look at the file; None when it may have changed, or gone, since it was looked at."""
     with about(key):
+        if not filesystem.has_inode(opened.ino):
+            return None
         value = filesystem.getxattr(opened.ino, PARTS)
         if turns.is_taken(opened.ino) or (value is not None and len(parts_of(value, opened.size)) == 1):
-            # Between its bytes and its list of parts, or the list is newer than the size: look at both anew.
-            async with turns.of(opened.ino):
-                opened = await agent.run(look_again, opened)
-                value = filesystem.getxattr(opened.ino, PARTS)
-        metadata, omitted = _metadata(filesystem, opened.ino)
-    return Description(opened.size, parts_of(value, opened.size), opened.mtime_ns, metadata, omitted)
+            return None  # between its bytes and its list of parts, or the list is newer than the size
+        return _description(filesystem, opened, value)
+
+
+def _description(filesystem: FileSystem, opened: Opened, parts: bytes | None) -> Description:
+    metadata, omitted = _metadata(filesystem, opened.ino)
+    return Description(opened.size, parts_of(parts, opened.size), opened.mtime_ns, metadata, omitted)
 
 
 class OpenObject(Kept):
@@ -73,7 +87,7 @@ class OpenObject(Kept):
         self._reads += 1
         try:
             with about(self._key):
-                return await self._agent.run(_read, self._opened.descriptor, offset, length)
+                return await self._agent.run(read_at, self._opened.descriptor, offset, length)
         finally:
             self._reads -= 1
             if self._is_closed and not self._reads:
@@ -87,18 +101,6 @@ class OpenObject(Kept):
         self._others.discard(self)
         if not self._reads:
             await self._agent.run(os.close, self._opened.descriptor)
-
-
-def _read(descriptor: int, offset: int, length: int) -> bytes:
-    first = os.pread(descriptor, length, offset)
-    if len(first) == length or not first:
-        return first
-    pieces = [first]
-    got = len(first)
-    while got < length and (more := os.pread(descriptor, length - got, offset + got)):
-        pieces.append(more)
-        got += len(more)
-    return b"".join(pieces)
 
 
 def _metadata(filesystem: FileSystem, ino: int) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -27,7 +27,7 @@ from ciaosfs.objects.drafts import TRIES_MAX, Draft, Published, Target, begin_dr
 from ciaosfs.objects.kernel import ForgetName
 from ciaosfs.objects.keys import Names, below, show
 from ciaosfs.objects.listing import Enter, Listing, Question, Shelf
-from ciaosfs.objects.reading import Description, OpenObject, describe
+from ciaosfs.objects.reading import Description, OpenObject, describe, describe_at_once
 from ciaosfs.objects.refusals import about, refusal
 from ciaosfs.objects.turns import Turns
 from ciaosfs.objects.visits import Opened, Wish
@@ -79,14 +79,30 @@ class ObjectStore:
     async def open(self, place: Place, key: Names) -> tuple[OpenObject, Description]:
         """The object, open for reading."""
         async with self._working():
-            opened = await self._visit_file(place, key, os.O_RDONLY)
-            found = OpenObject(self._agent, opened, show(key), self._open)
-            try:
-                return found, await describe(self._fs, self._agent, self._turns, opened, show(key))
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await found.close()
-                raise
+            return await self._keep(await self._visit_file(place, key, os.O_RDONLY), key)
+
+    async def get(
+        self, place: Place, key: Names, length: int
+    ) -> tuple[OpenObject | None, Description, bytes]:
+        """The first `length` bytes of the object, and it, open for reading, if there are more."""
+        async with self._working():
+            path = place.path(key)
+            with about(show(key)):
+                opened, content = beginning = await self._agent.visit(
+                    place.actor, place.reach, visits.read_beginning, path, length
+                )
+            if not beginning.is_whole:
+                return *await self._keep(opened, key), content
+            description = describe_at_once(self._fs, self._turns, opened, show(key))
+            if description is not None:
+                return None, description, content
+        found, description = await self.open(place, key)  # as it is when who is changing it has done so
+        try:
+            return found, description, await found.read(0, length)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await found.close()
+            raise
 
     async def begin(self, place: Place, key: Names, wish: Wish, permissions: int | None) -> Draft:
         """A new content for the key, to be written and published."""
@@ -223,6 +239,15 @@ class ObjectStore:
         path = place.path(key)
         with about(show(key)):
             return await self._agent.visit(place.actor, place.reach, visits.open_file, path, flags)
+
+    async def _keep(self, opened: Opened, key: Names) -> tuple[OpenObject, Description]:
+        found = OpenObject(self._agent, opened, show(key), self._open)
+        try:
+            return found, await describe(self._fs, self._agent, self._turns, opened, show(key))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await found.close()
+            raise
 
     @asynccontextmanager
     async def _opened(self, place: Place, key: Names, flags: int = os.O_RDONLY) -> AsyncIterator[Opened]:

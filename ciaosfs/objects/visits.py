@@ -38,6 +38,17 @@ class Opened(NamedTuple):
     mtime_ns: int
 
 
+class Beginning(NamedTuple):
+    """The first bytes of a file. `opened` is as in `Opened`, its descriptor closed again when that is all of it."""
+
+    opened: Opened
+    content: bytes
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.content) == self.opened.size
+
+
 class Spot(NamedTuple):
     """Where a name is to be put: the directory's inode, and the file that has the name.
 
@@ -67,6 +78,32 @@ def open_file(reach: int, path: Names, flags: int) -> Opened:
         descriptor = os.open(f"/proc/self/fd/{seen.descriptor}", flags | os.O_CLOEXEC | os.O_NOCTTY)
     found = os.fstat(descriptor)
     return Opened(descriptor, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Up to `length` bytes at `offset`; fewer only at the end."""
+    first = os.pread(descriptor, length, offset)
+    if len(first) == length or not first:
+        return first
+    pieces = [first]
+    got = len(first)
+    while got < length and (more := os.pread(descriptor, length - got, offset + got)):
+        pieces.append(more)
+        got += len(more)
+    return b"".join(pieces)
+
+
+def read_beginning(reach: int, path: Names, length: int) -> Beginning:
+    """Up to `length` bytes of what `open_file` opens."""
+    opened = open_file(reach, path, os.O_RDONLY)
+    try:
+        beginning = Beginning(opened, read_at(opened.descriptor, 0, min(length, opened.size)))
+    except BaseException:
+        os.close(opened.descriptor)
+        raise
+    if beginning.is_whole:
+        os.close(opened.descriptor)
+    return beginning
 
 
 def look_again(opened: Opened) -> Opened:

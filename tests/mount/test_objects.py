@@ -6,13 +6,16 @@ import os
 import stat
 import threading
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pytest
+import trio
 
 from ciaosfs.base.errors import AccessError, FsError, NoSpaceError, UsageError
+from ciaosfs.objects import visits
 from ciaosfs.objects.appending import Appended
-from ciaosfs.objects.keys import parse_key
+from ciaosfs.objects.credentials import Actor
+from ciaosfs.objects.keys import Names, parse_key
 from ciaosfs.objects.store import Place
 from ciaosfs.objects.visits import Wish
 from tests.support.object_mount import ObjectMount, parse, refusal_of
@@ -99,6 +102,35 @@ def test_a_reader_in_a_loop_sees_one_or_the_other_whole(mount: ObjectMount, plac
         reader.join()
     assert not torn
     assert len(seen) > 1
+
+
+def test_an_object_that_is_replaced_right_after_it_was_read_is_one_or_the_other(
+    mount: ObjectMount, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed by then, and its inode with the sizes of its parts may be gone."""
+    mount.put(place, "key", b"former")
+    mount.append(place, "key", b"parts")
+    agent = mount.objects._agent
+    visit = agent.visit
+
+    async def overtaken(actor: Actor, reach: Names, function: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await visit(actor, reach, function, *args, **kwargs)
+        if function is visits.read_beginning:
+            await mount.objects.put(place, (b"key",), Wish.REPLACE, None, b"new", [1, 2], {}, sync=False)
+            while mount.objects._fs.has_inode(result.opened.ino):  # noqa: ASYNC110 - nobody tells us
+                await trio.sleep(0.01)
+        return result
+
+    async def get() -> tuple[bytes, list[int]]:
+        found, description, content = await mount.objects.get(place, (b"key",), 100)
+        if found is not None:
+            await found.close()
+        return content, description.parts
+
+    monkeypatch.setattr(agent, "visit", overtaken)
+    assert mount.ask(get) == (b"new", [1, 2])
+    monkeypatch.undo()
+    assert mount.ask(get) == (b"new", [1, 2])
 
 
 def test_names_that_are_moved_and_removed_while_they_are_replaced(mount: ObjectMount, place: Place) -> None:

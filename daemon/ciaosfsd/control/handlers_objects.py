@@ -66,14 +66,13 @@ class ObjectHandlers:
     async def get(self, call: Call) -> Answer:
         """As `open`, with the first `length` bytes. There is no handle when that is all of it."""
         length = _number(call, "length", limits.CONTROL_BODY_BYTES_MAX, default=limits.CONTROL_BODY_BYTES_MAX)
-        found, description = await self._store.open(_place(call), _key(call))
+        found, description, body = await self._store.get(_place(call), _key(call), length)
         handle = None
         try:
-            body = await found.read(0, length)
-            if len(body) < description.size:
+            if found is not None and len(body) < description.size:
                 handle = call.connection.keep(found)
         finally:
-            if handle is None:
+            if found is not None and handle is None:
                 await found.close()
         return Answer({**_object(description), "handle": handle}, body)
 
