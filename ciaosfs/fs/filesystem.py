@@ -159,6 +159,10 @@ class FileSystem:
         it then, and its inode; None when there is none. Under 0.3 ms."""
         return self._listings.read_ahead()
 
+    def list_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
+        """When nothing happens: as `list_ahead`, of a directory that was given a name since; each of them once."""
+        return self._listings.read_grown()
+
     def names_after(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, int, int]]:
         """As `list_directory`, of the directory as it is now: (cookie, name, ino, mode)."""
         return self._meta.dentries.names_after(ino, cookie, limit)
@@ -192,6 +196,7 @@ class FileSystem:
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, who: Requester) -> Inode:
         await self._room.wait_room(NAME_BYTES)
         await self._enter()
+        self._listings.note_grown(parent)
         return namespace.create(self._meta, parent, name, mode, who, rdev=rdev)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, who: Requester) -> Inode:

@@ -1,11 +1,13 @@
-"""Listings of directories that were asked for lately, as long as nothing at all has changed since.
+"""Listings of directories that were asked for lately, as long as the tree has not changed since.
 
 Reading a data set means to list the same folders again and again while nobody writes. The rows of a listing are kept
-as SQLite gave them, with the number of row changes the metadata had seen by then: any change anywhere makes all of
-them void at once, so there is nothing to invalidate and nothing to forget.
+as SQLite gave them, with the number of changes the tables of inodes and names had seen by then: any change of these anywhere
+makes all of them void at once, so there is nothing to invalidate and nothing to forget. What goes on in the background
+(commits, packing, images) is none.
 
 Who lists a folder mostly lists those in it next. They are noted, and while the client is busy with what it got
-`read_ahead` fetches one after the other.
+`read_ahead` fetches one after the other. So are folders that were given new names: what was copied here is mostly
+looked at next, and when things have come to rest `read_grown` fetches their beginnings.
 """
 
 from __future__ import annotations
@@ -18,33 +20,43 @@ from ciaosfs.base import limits
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.metadata import Metadata
 
+GROWN_FETCHES_MAX = 4
+"""A folder that nobody lists is fetched so often at most, though the tree may change every second."""
+GROWN_ROWS = 128
+"""What a listing begins with, and more than most folders have."""
+
 
 class Listings:
     """Parts of directories, at most `limits.LISTED_ROWS_CACHE_MAX` rows of them. For the loop."""
 
     def __init__(self, meta: Metadata) -> None:
         self._list = meta.dentries.list_after
-        self._changes = meta.database.changes
+        self._database = meta.database
         self._at_change = -1
-        self._parts: dict[tuple[int, int, int], Sequence[ListedRow]] = {}
+        self._parts: dict[tuple[int, int], tuple[Sequence[ListedRow], int]] = {}
+        """By directory and cookie: what comes after that, and how much of it was asked for."""
         self._rows = 0
         self._ahead: deque[int] = deque(maxlen=limits.LISTINGS_AHEAD_MAX)
+        self._grown: dict[int, int] = {}
+        """How often each will be fetched at most; the one that grew last is the last."""
         self._limit = 0
         self.hits = 0
         self.misses = 0
         """How often a part was at hand when it was asked for, and how often not."""
 
     def after(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
-        """Up to `limit` entries of directory `ino` after `cookie`, in cookie order."""
+        """The entries of directory `ino` after `cookie`, in cookie order: at least `limit`, or all that there are."""
         self._check_changes()
+        self._grown.pop(ino, None)
         self._limit = limit
-        key = (ino, cookie, limit)
-        rows = self._parts.get(key)
-        if rows is None:
-            self.misses += 1
-            return self._fetch(key)
-        self.hits += 1
-        return rows
+        part = self._parts.get((ino, cookie))
+        if part is not None:
+            rows, asked = part
+            if asked >= limit or len(rows) < asked:
+                self.hits += 1
+                return rows
+        self.misses += 1
+        return self._fetch(ino, cookie, limit)
 
     def read_ahead(self) -> tuple[int, Sequence[ListedRow]] | None:
         """Fetch the beginning of one folder that will probably be listed soon: (inode, rows); None when there is none.
@@ -53,22 +65,46 @@ class Listings:
         """
         self._check_changes()
         while self._ahead and self._rows < limits.LISTED_ROWS_CACHE_MAX:
-            key = (self._ahead.popleft(), 0, self._limit)
-            if key not in self._parts:
-                return key[0], self._fetch(key)
+            ino = self._ahead.popleft()
+            if (ino, 0) not in self._parts:
+                return ino, self._fetch(ino, 0, self._limit)
+        return None
+
+    def note_grown(self, ino: int) -> None:
+        """A directory was given a name."""
+        if ino not in self._grown and len(self._grown) >= limits.LISTINGS_AHEAD_MAX:
+            del self._grown[next(iter(self._grown))]
+        self._grown[ino] = GROWN_FETCHES_MAX
+
+    def read_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
+        """As `read_ahead`, of the folders that were noted; again when the tree has changed, but not for ever."""
+        self._check_changes()
+        if self._rows >= limits.LISTED_ROWS_CACHE_MAX:
+            return None
+        for ino, left in self._grown.items():
+            if (ino, 0) not in self._parts:
+                if left > 1:
+                    self._grown[ino] = left - 1
+                else:
+                    del self._grown[ino]
+                return ino, self._fetch(ino, 0, max(self._limit, GROWN_ROWS))
         return None
 
     def _check_changes(self) -> None:
-        now = self._changes()
+        now = self._database.tree_changes
         if now != self._at_change:
             self._parts.clear()
             self._rows = 0
             self._at_change = now
 
-    def _fetch(self, key: tuple[int, int, int]) -> Sequence[ListedRow]:
-        rows = self._list(*key)
+    def _fetch(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
+        rows = self._list(ino, cookie, limit)
+        former = self._parts.pop((ino, cookie), None)
+        self._rows -= 0 if former is None else len(former[0])
         if self._rows + len(rows) <= limits.LISTED_ROWS_CACHE_MAX:
-            self._parts[key] = rows
+            self._parts[ino, cookie] = rows, limit
+            if rows and len(rows) < limit:
+                self._parts[ino, rows[-1][0]] = (), limit  # asked for next, and nothing is there
             self._rows += len(rows)
             self._ahead.extend([row[2] for row in rows if stat.S_ISDIR(row[3])])
         return rows

@@ -72,6 +72,8 @@ class Database:
         self._on_commit: list[Callable[[], None]] = []
         self._checkpointer = Checkpointer(path)
         self._page_bytes: int = connection.pragma("page_size")
+        self.tree_changes = 0
+        """How often rows of `inodes` or `dentries` were written: what was read of these two holds while it stays."""
         self._weight = 0
         self._taken: bytes | None = None
         self._unsaved: list[bytes] = []
@@ -119,6 +121,16 @@ class Database:
         commits and checkpoints. Its text is constant: it is parsed once.
         """
         return self._connection.cursor().execute
+
+    def tree_writer(self) -> Execute:
+        """As `executor`, for whatever changes rows of `inodes` or `dentries`: it is counted in `tree_changes`."""
+        execute = self.executor()
+
+        def write(statement: str, bindings: object = None) -> Rows:
+            self.tree_changes += 1
+            return execute(statement, bindings)
+
+        return write
 
     def changes(self) -> int:
         """Rows changed since the connection was opened: the difference tells what a statement did."""

@@ -66,7 +66,7 @@ class Dentries:
         self._hash = hash_name
         self._changes = database.changes
         self._read = database.executor()
-        self._write = database.executor()
+        self._write = database.tree_writer()
         self.seed = 0
         """`name_seed` of the state; `Metadata` sets it."""
 

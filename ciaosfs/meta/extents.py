@@ -51,7 +51,7 @@ class Extents:
         self._stripes = stripes
         self._read = database.executor()
         self._write = database.executor()
-        self._allocate = database.executor()
+        self._allocate = database.tree_writer()
 
     def overlapping(self, ino: int, start: int, end: int) -> list[Extent]:
         """The extents that touch file bytes `[start, end)`, whole and in order; none for an empty range."""

@@ -86,7 +86,7 @@ class Inodes:
     def __init__(self, database: Database, counters: Counters) -> None:
         self._counters = counters
         self._read = database.executor()
-        self._write = database.executor()
+        self._write = database.tree_writer()
         self._changes = database.changes
         self.directory_changes = 0
         """How often a directory was made or changed other than by its entries: moves are among it. What was found by

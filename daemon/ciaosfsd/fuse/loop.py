@@ -52,8 +52,9 @@ REQUESTS_MAX = 32
 """Requests between two checkpoints. A checkpoint costs about half a request, so this spends 2 % on fairness."""
 STINT_S = 0.001
 """Time between two checkpoints, when requests are slow ones."""
-LINGER_S = 0.0002
-"""How long the idle loop waits in select; also how long a background task may be kept waiting once per idle spell."""
+LINGER_S = 0.001
+"""How long the idle loop waits in select: longer than a client needs for a listing of a hundred names it got. Also how
+long a background task may be kept waiting once per idle spell."""
 SPIN_S = 0.0001
 """How long the loop asks again and again, when waits have been short: a client's answer to being answered."""
 SHORT_S = 0.0003

@@ -5,16 +5,20 @@ loop's idle moments, the rows of the folder it will probably list next are fetch
 entries made; then those of the rows it got, for the next walk. Not more than that: what takes 0.1 ms must not stand in
 the way of the request that comes when the client is done.
 
-Rows are kept by the file system while nothing at all changes; an entry is good for as long as its rows are the very same
+There are no such moments where client and daemon share a processor. So what was copied here is made ready as soon as
+nobody asks for anything for a while (`FileSystem.list_grown`), before it is looked at for the first time.
+
+Rows are kept by the file system while the tree does not change; an entry is good for as long as its rows are the very same
 object. Nothing here is used while bytes wait in memory, of which rows do not know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import pyfuse3
+import trio
 
 from ciaosfs.base import limits
 from ciaosfs.meta.dentries import ListedRow
@@ -23,6 +27,8 @@ from ciaosfsd.fuse.attributes import CACHE_S, ListingEntry
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
 
+QUIET_S = 0.05
+"""So long nobody asks for anything when things are quiet."""
 STEPS = 3
 """Of work ahead for each listing that a client got: fetch one, make its entries, make those of the one it got."""
 
@@ -74,6 +80,18 @@ class ReadyListings:
         else:
             return False
         return True
+
+    async def use_quiet(self, count_requests: Callable[[], int]) -> None:
+        """Make folders that have grown ready whenever there are no requests for a while. For ever."""
+        before = -1
+        while True:
+            await trio.sleep(QUIET_S)
+            now = count_requests()
+            while now == before and (grown := self._fs.list_grown()) is not None:
+                self._make(grown[0], 0, grown[1])
+                await trio.lowlevel.checkpoint()
+                now = count_requests()
+            before = now
 
     def _make(self, ino: int, cookie: int, rows: Sequence[ListedRow]) -> None:
         if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:

@@ -84,15 +84,20 @@ def check_mountpoint(mountpoint: Path) -> Path:
 class Session:
     """A mounted file system. Made by `mounted`; `serve` runs once."""
 
-    def __init__(self, mountpoint: Path, loop: Loop, workers: Workers) -> None:
+    def __init__(self, mountpoint: Path, loop: Loop, ready: ReadyListings, workers: Workers) -> None:
         self.mountpoint = mountpoint
         self.loop = loop
+        self._ready = ready
         self._workers = workers
         self._stopping = False
 
     async def serve(self) -> None:
         """Answer requests until the file system is unmounted or `stop` ends it."""
         await pyfuse3.main(min_tasks=WORKERS_IDLE_MAX, max_tasks=WORKERS_MAX)
+
+    async def work_ahead(self) -> None:
+        """Make answers ready while nobody asks for anything; for ever."""
+        await self._ready.use_quiet(lambda: self.loop.requests)
 
     async def wait_answering(self) -> None:
         """Return when the mount answers a stat(2), and tune what the kernel lets be tuned from then on."""
@@ -147,7 +152,7 @@ def mounted(
         _init(guarded(handlers, requests), mountpoint, _options(store, wanted))
         log.info("mounted at=%s", mountpoint)
         try:
-            yield Session(mountpoint, loop, workers)
+            yield Session(mountpoint, loop, ready, workers)
         finally:
             # Does nothing when the kernel has unmounted it already; lazily otherwise.
             pyfuse3.close(unmount=True)

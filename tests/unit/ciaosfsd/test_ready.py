@@ -6,7 +6,9 @@ import stat
 from collections.abc import Sequence
 
 import pytest
-from ciaosfsd.fuse.ready import STEPS, ReadyListings
+import trio
+from ciaosfsd.fuse.ready import QUIET_S, STEPS, ReadyListings
+from trio.testing import MockClock, trio_test
 
 from ciaosfs.base import limits
 from ciaosfs.meta.dentries import ListedRow
@@ -17,11 +19,15 @@ class Listed:
 
     def __init__(self, ahead: list[tuple[int, Sequence[ListedRow]]], busy: int = 0) -> None:
         self.ahead = ahead
+        self.grown: list[tuple[int, Sequence[ListedRow]]] = []
         self.busy = busy
 
     def use_idle_moment(self) -> bool:
         self.busy -= 1
         return self.busy >= 0
+
+    def list_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
+        return self.grown.pop(0) if self.grown else None
 
     def list_ahead(self) -> tuple[int, Sequence[ListedRow]] | None:
         return self.ahead.pop(0) if self.ahead else None
@@ -90,3 +96,27 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         spend(ready)
         assert sum(len(entries) for _, entries in ready._ready.values()) <= 10
     assert ready.entries(4, 0, parts[4]) is not None
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+@trio_test
+async def test_what_has_grown_is_made_when_nobody_has_asked_for_a_while(autojump_clock: MockClock) -> None:
+    listed = rows(1, 3)
+    filesystem = Listed([])
+    ready = ready_listings(filesystem)
+    requests = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ready.use_quiet, lambda: requests)
+        filesystem.grown = [(2, listed), (3, listed)]
+        for requests in range(1, 5):  # noqa: B007 - the task looks at it
+            await trio.sleep(QUIET_S * 0.9)
+        assert len(filesystem.grown) == 2
+        await trio.sleep(QUIET_S * 2)
+        nursery.cancel_scope.cancel()
+    assert filesystem.grown == []
+    made = ready.entries(3, 0, listed)
+    assert made is not None and [entry.st_ino for entry in made] == [1, 2, 3]
