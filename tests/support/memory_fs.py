@@ -95,6 +95,9 @@ class MemoryFileSystem:
     def list_ahead(self) -> None:
         return None
 
+    def list_grown(self) -> None:
+        return None
+
     @property
     def has_pending(self) -> bool:
         return True

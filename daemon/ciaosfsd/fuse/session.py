@@ -96,8 +96,11 @@ class Session:
         await pyfuse3.main(min_tasks=WORKERS_IDLE_MAX, max_tasks=WORKERS_MAX)
 
     async def work_ahead(self) -> None:
-        """Make answers ready while nobody asks for anything; for ever."""
-        await self._ready.use_quiet(lambda: self.loop.requests)
+        """Make answers ready while nobody asks for anything; for ever, or until that fails: it is a convenience."""
+        try:
+            await self._ready.use_quiet(lambda: self.loop.requests)
+        except Exception:
+            log.exception("working ahead failed, the mount goes on without")
 
     async def wait_answering(self) -> None:
         """Return when the mount answers a stat(2), and tune what the kernel lets be tuned from then on."""
