@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import TypeVar
 
-from ciaosfs.base.errors import CiaosError, FsError
+from ciaosfs.base.errors import CiaosError
 from ciaosfs.client.cutting import CutError, exposed
 from ciaosfs.client.retry import Patience, may_try_again
 from ciaosfs.client.session import Session
@@ -36,8 +35,7 @@ class Hold:
                 with exposed(self._wire):
                     return work(self._wire)
             except CiaosError as error:
-                is_lost = isinstance(error, FsError) and error.errno == errno.EBADF
-                if not (is_lost or may_try_again(error, is_harmless=True)):
+                if not may_try_again(error, is_harmless=True):
                     raise
                 if self._is_interrupted:
                     raise CutError("The call was cancelled.") from error

@@ -44,7 +44,10 @@ class Patience:
 
 
 def may_try_again(error: CiaosError, *, is_harmless: bool) -> bool:
-    """Whether the request that ended so may be sent again; `is_harmless`: also if it was carried out already."""
-    if isinstance(error, LostAnswerError):
+    """Whether the request that ended so may be sent again; `is_harmless`: also if it was carried out already.
+
+    EBADF says that the daemon no longer keeps what it kept for the client: it lets go of everything to unmount.
+    """
+    if isinstance(error, LostAnswerError) or error.errno == errno.EBADF:
         return is_harmless
     return isinstance(error, UnreachableError) or error.errno == errno.EAGAIN

@@ -93,16 +93,17 @@ class ObjectStore:
                 )
             if not beginning.is_whole:
                 return *await self._keep(opened, key), content
-            description = describe_at_once(self._fs, self._turns, opened, show(key))
-            if description is not None:
-                return None, description, content
-        found, description = await self.open(place, key)  # as it is when who is changing it has done so
-        try:
-            return found, description, await found.read(0, length)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await found.close()
-            raise
+            known = describe_at_once(self._fs, self._turns, opened, show(key))
+            if known is not None:
+                return None, known, content
+            # As it is when who is changing it has done so.
+            found, description = await self._keep(await self._visit_file(place, key, os.O_RDONLY), key)
+            try:
+                return found, description, await found.read(0, length)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await found.close()
+                raise
 
     async def begin(self, place: Place, key: Names, wish: Wish, permissions: int | None) -> Draft:
         """A new content for the key, to be written and published."""

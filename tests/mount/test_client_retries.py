@@ -13,6 +13,7 @@ from ciaosfs import Ciaos, Config
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DaemonError, LostAnswerError
 from ciaosfs.client import locate
+from ciaosfs.client.download import Download
 from tests.support.cutting_proxy import Cut, CuttingProxy
 from tests.support.mount import MountedStore
 
@@ -124,6 +125,25 @@ def test_an_open_object_is_read_on(proxy: CuttingProxy, ciaos: Ciaos, folder: Pa
         with pytest.raises(OSError, match="replaced") as stale:
             source.read(10)
         assert stale.value.errno == errno.ESTALE
+
+
+def test_a_large_object_is_got_although_the_daemon_let_go_of_it(
+    shared_mount: MountedStore, ciaos: Ciaos, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does before it is asked to unmount, whether it is then unmounted or not."""
+    ask = Download.ask
+    asked: list[int] = []
+
+    def asks(self: Download, start: int, length: int) -> None:
+        if not asked:
+            with locate.connect(shared_mount.store) as connection:
+                connection.call("object-let-go")
+        asked.append(start)
+        ask(self, start, length)
+
+    monkeypatch.setattr(Download, "ask", asks)
+    assert ciaos.get(f"{folder.name}/large") == [LARGE]
+    assert asked.count(asked[0]) == 2, "it was begun anew"
 
 
 def test_what_is_written_piece_by_piece_is_not_begun_anew(

@@ -28,6 +28,7 @@ from ciaosfs.client.retry import Patience, may_try_again
         (FsError(errno.EAGAIN), True, True),
         (NotNowError("x"), True, True),
         (LostAnswerError("x"), True, False),
+        (FsError(errno.EBADF), True, False),
         (DaemonError("x"), False, False),
         (FsError(errno.ENOENT), False, False),
         (FsError(errno.ENOSPC), False, False),
