@@ -36,6 +36,7 @@ class Listings:
         self._parts: dict[tuple[int, int], tuple[Sequence[ListedRow], int]] = {}
         """By directory and cookie: what comes after that, and how much of it was asked for."""
         self._rows = 0
+        """Of all parts, each of which counts as one more: empty ones are not for nothing."""
         self._ahead: deque[int] = deque(maxlen=limits.LISTINGS_AHEAD_MAX)
         self._grown: dict[int, int] = {}
         """How often each will be fetched at most; the one that grew last is the last."""
@@ -72,9 +73,10 @@ class Listings:
 
     def note_grown(self, ino: int) -> None:
         """A directory was given a name."""
-        if ino not in self._grown and len(self._grown) >= limits.LISTINGS_AHEAD_MAX:
-            del self._grown[next(iter(self._grown))]
+        self._grown.pop(ino, None)
         self._grown[ino] = GROWN_FETCHES_MAX
+        if len(self._grown) > limits.LISTINGS_AHEAD_MAX:
+            del self._grown[next(iter(self._grown))]
 
     def read_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
         """As `read_ahead`, of the folders that were noted; again when the tree has changed, but not for ever."""
@@ -99,12 +101,16 @@ class Listings:
 
     def _fetch(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
         rows = self._list(ino, cookie, limit)
-        former = self._parts.pop((ino, cookie), None)
-        self._rows -= 0 if former is None else len(former[0])
         if self._rows + len(rows) <= limits.LISTED_ROWS_CACHE_MAX:
-            self._parts[ino, cookie] = rows, limit
+            self._keep((ino, cookie), rows, limit)
             if rows and len(rows) < limit:
-                self._parts[ino, rows[-1][0]] = (), limit  # asked for next, and nothing is there
-            self._rows += len(rows)
+                self._keep((ino, rows[-1][0]), (), limit)  # asked for next, and nothing is there
             self._ahead.extend([row[2] for row in rows if stat.S_ISDIR(row[3])])
         return rows
+
+    def _keep(self, key: tuple[int, int], rows: Sequence[ListedRow], limit: int) -> None:
+        former = self._parts.get(key)
+        if former is not None:
+            self._rows -= len(former[0]) + 1
+        self._parts[key] = rows, limit
+        self._rows += len(rows) + 1

@@ -97,5 +97,5 @@ class ReadyListings:
         if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:
             self._ready.clear()
             self._count = 0
-        self._count += len(rows)
+        self._count += len(rows) + 1
         self._ready[ino, cookie] = rows, [ListingEntry(self._cache_s).fill(row) for row in rows]
