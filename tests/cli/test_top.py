@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +71,9 @@ def test_a_port_for_metrics_is_opened_and_a_taken_one_is_refused(
             assert b"ciaosfs_uptime_seconds" in answer.read()
 
 
+SHOWN_WITHIN_S = 60.0
+
+
 @contextmanager
 def on_a_terminal(*arguments: str, rows: int = 30) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """`ciaosfs` on a terminal of its own, and the other end of that."""
@@ -81,6 +86,7 @@ def on_a_terminal(*arguments: str, rows: int = 30) -> Iterator[tuple[subprocess.
         stderr=terminal,
         env={**environment(), "TERM": "xterm"},
         start_new_session=True,
+        preexec_fn=_heed_interrupts,
     )
     os.close(terminal)
     try:
@@ -92,10 +98,18 @@ def on_a_terminal(*arguments: str, rows: int = 30) -> Iterator[tuple[subprocess.
         os.close(controller)
 
 
+def _heed_interrupts() -> None:
+    """As a shell does for what it starts on a terminal: tests may run in the background, where SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def read_until(controller: int, wanted: bytes) -> bytes:
-    """Everything up to and with `wanted`; AssertionError when the terminal is let go before."""
+    """Everything up to and with `wanted`; AssertionError when the terminal is let go before, or it does not come."""
     shown = b""
+    deadline = time.monotonic() + SHOWN_WITHIN_S
     while wanted not in shown:
+        ready, _, _ = select.select([controller], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{wanted!r} does not come: {shown[-500:]!r}"
         try:
             part = os.read(controller, 65536)
         except OSError:
