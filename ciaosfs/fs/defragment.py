@@ -8,7 +8,8 @@ neighbouring extents is copied into one stripe, where they are one extent (or wh
 Every file is looked through in turn, some thousands of extents at a time; when a whole turn has found nothing and
 nothing has been committed since it began, there is none until something is. A run that is still being written to waits: a
 database that is updated all the time is never copied for nothing. What is copied is dead in its old stripes, so nothing
-is done where the drives are nearly full.
+is done where the drives are nearly full; nor while a drive is away, for the copy would lack a shard that the old stripe
+may still have there.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from ciaosfs.fs.compact import PRESSED_BELOW
 from ciaosfs.fs.merge import EXTENTS_MAX, Merger, Move
 from ciaosfs.meta import reports
 from ciaosfs.meta.metadata import Metadata
-from ciaosfs.stripe.store import ChunkStore
+from ciaosfs.stripe.store import ChunkStore, DriveState
 
 LOOK_EXTENTS = 4096
 """Extents looked at in one step: some milliseconds, in a thread."""
 PAUSE_S = 0.05
 """After each run that was copied: about as long as that took, so that requests find the drives free half of the time."""
+STORED_BYTES_MAX = 2 * limits.STRIPE_PAYLOAD_BYTES_MAX
+"""Read for one run, and in memory meanwhile."""
 
 
 class Plan(NamedTuple):
@@ -62,12 +65,21 @@ def plan_run(rows: Sequence[Move], now_ms: int) -> Plan:
 
 
 def _end_of_run(rows: Sequence[Move], begin: int) -> int:
-    """Behind small extents of one file without holes between them, no more than one step moves; at least behind one."""
-    end, together = begin, 0
+    """Behind small extents of one file without holes between them, no more than one step moves; at least behind one.
+
+    Pieces of compressed blocks are small, and the blocks are read whole: they are bounded, too, all together.
+    """
+    end, together, stored = begin, 0, 0
+    blocks: set[tuple[int, int]] = set()
     while end < len(rows) and end - begin < EXTENTS_MAX:
         ino, extent = rows[end]
         together += extent.length
+        block = extent.stripe_id, extent.stripe_offset
+        stored += 0 if block in blocks else extent.stored_length
+        blocks.add(block)
         if extent.length > limits.DEFRAGMENT_EXTENT_BYTES_MAX or together > limits.STRIPE_PAYLOAD_BYTES_MAX:
+            break
+        if stored > STORED_BYTES_MAX:
             break
         if end > begin:
             former_ino, former = rows[end - 1]
@@ -94,8 +106,7 @@ class Defragmenter:
     async def step(self) -> bool:
         """Look at some extents, and copy a run of them. False when there was none among them."""
         sequence = self._meta.state.load().sequence
-        space = self._chunks.space()
-        if sequence == self._idle_at or space.available < PRESSED_BELOW * space.total:
+        if sequence == self._idle_at or not self._may_copy():
             return False
         if self._after == (0, 0):
             self._turn_began_at = sequence
@@ -109,6 +120,11 @@ class Defragmenter:
             return False
         await trio.sleep(PAUSE_S)
         return True
+
+    def _may_copy(self) -> bool:
+        space = self._chunks.space()
+        is_roomy = space.available >= PRESSED_BELOW * space.total
+        return is_roomy and all(drive.state is DriveState.ONLINE for drive in self._chunks.drive_statuses())
 
     def _look(self, after: tuple[int, int]) -> tuple[Plan, tuple[int, int]]:
         """What is behind `after`, and where to go on; (0, 0) at the end of all extents. Blocking, some milliseconds."""

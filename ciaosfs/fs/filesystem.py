@@ -160,7 +160,7 @@ class FileSystem:
         return self._listings.read_ahead()
 
     def list_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
-        """When nothing happens: as `list_ahead`, of a directory that was given a name since; each of them once."""
+        """When nothing happens: as `list_ahead`, of a directory that was given a name and not listed since."""
         return self._listings.read_grown()
 
     def names_after(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, int, int]]:

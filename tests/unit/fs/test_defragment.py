@@ -61,6 +61,15 @@ def test_no_more_than_a_step_can_move() -> None:
     assert together == limits.STRIPE_PAYLOAD_BYTES_MAX
 
 
+def test_compressed_blocks_are_bounded_as_they_are_read() -> None:
+    stored = 100_000
+    rows: list[Move] = [
+        (7, Extent(n * PAGE, PAGE, OLD, n // 2 * stored, stored, Codec.ZSTD, 0)) for n in range(EXTENTS_MAX)
+    ]
+    run = plan_run(rows, NOW_MS).run
+    assert 2 * (defragment.STORED_BYTES_MAX // stored) == len(run) < EXTENTS_MAX
+
+
 def defragmenter_of(filesystem: FileSystem) -> Defragmenter:
     parts = filesystem.parts
     return Defragmenter(parts.meta, parts.chunks, parts.compactor._merger, parts.workers)
@@ -143,3 +152,21 @@ async def test_what_is_written_while_it_is_copied_stays(
         assert await content(filesystem, ino) == newer
         assert count_extents(filesystem, ino) == 3
     assert complaints(store.database) == []
+
+
+@trio_test
+async def test_nothing_is_copied_while_a_drive_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy would lack a shard; where the old stripes have it the drive brings it back."""
+    monkeypatch.setattr(limits, "DEFRAGMENT_AGE_S", 0.0)
+    store = Store.make(tmp_path / "store", 2, 1)
+    async with store.open() as filesystem:
+        ino, _ = await fragmented(filesystem, 100)
+        defragmenter = defragmenter_of(filesystem)
+        assert defragmenter._may_copy()
+        store.hide(1)
+        await filesystem._chunks.refresh_drives()
+        for _ in range(3):
+            assert not await defragmenter.step()
+        assert count_extents(filesystem, ino) == 100
