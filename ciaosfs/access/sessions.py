@@ -118,7 +118,8 @@ class Sessions:
             sid = 0
         if sid <= 0:
             raise AccessError(
-                "The session of the process cannot be seen from here: log in outside of containers."
+                "The session of the process cannot be seen from here (it began outside of this container, or it"
+                " has none): begin one with setsid(1), or start the command with `ciaosfs run`."
             )
         key = sid, uid
         bound = self._bindings.get(key)
