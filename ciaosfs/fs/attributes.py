@@ -91,7 +91,7 @@ def _cut_extents(meta: Metadata, ino: int, size: int) -> None:
     end = meta.trims.size(ino)
     if end is None:
         end = TRUNCATE_END
-    is_large = meta.changes_pending() > limits.COMMIT_CHANGES_MAX
+    is_large = meta.database.changeset_bytes > limits.COMMIT_CHANGESET_BYTES
     inline = limits.SLICE_EXTENTS if is_large else limits.TRUNCATE_EXTENTS_INLINE
     if meta.extents.has_more_than(inline, ino, size, end):
         meta.trims.put(ino, size)

@@ -15,10 +15,10 @@ from ciaosfs.fs.overlay import Overlay
 class File:
     """One inode with state. `handles` counts opens; `doomed` says its last name is gone.
 
-    `counted` is what `Files.account` last saw in the overlay.
+    `counted` is what `Files.account` last saw in the overlay. `is_blank`: it certainly has no extents.
     """
 
-    __slots__ = ("compress", "counted", "doomed", "handles", "ino", "overlay")
+    __slots__ = ("compress", "counted", "doomed", "handles", "ino", "is_blank", "overlay")
 
     def __init__(self, ino: int) -> None:
         self.ino = ino
@@ -26,6 +26,7 @@ class File:
         self.handles = 0
         self.doomed = False
         self.compress = True
+        self.is_blank = False
         self.counted = 0
 
 

@@ -40,7 +40,7 @@ from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.slowness import Slowness
 from ciaosfs.stripe.store import ChunkStore, DriveState, DriveStatus
 
-COMMIT_CHECK_OPERATIONS = 256
+COMMIT_CHECK_OPERATIONS = 32
 """Changes between two looks at the size of the open transaction."""
 
 
@@ -260,6 +260,7 @@ class FileSystem:
 
     def _open(self, inode: Inode, flags: int) -> int:
         number, handle = self._files.open(inode.ino, flags)
+        handle.file.is_blank = inode.allocated == 0
         handle.file.compress = self._compress and not inode.flags & FLAG_COMPRESS_NONE
         return number
 
@@ -420,7 +421,7 @@ class FileSystem:
 
     def _demand_if_large(self) -> None:
         """What has changed is enough for a commit: it is to begin early."""
-        if self._meta.changes_pending() > limits.COMMIT_CHANGES_MAX:
+        if self._meta.database.changeset_bytes > limits.COMMIT_CHANGESET_BYTES:
             self._committer.demand()
 
     def _left(self, inode: Inode) -> None:

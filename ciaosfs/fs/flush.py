@@ -184,28 +184,42 @@ class Flusher:
         Each range leaves the overlay in the step in which its extents come. Commits wait for the end of the flight.
         """
         room = RANGES_MAX
+        first: list[tuple[int, list[Extent]]] = []
         for (file, cargo), extents in zip(flight, load.extents, strict=True):
-            at = first = 0
+            at = passed = 0
             while ranges := file.overlay.land(flight, at, room):
+                new = []
                 for start, end in ranges:
-                    first, arrived = _arrived(extents, first, start, end, stripe_id)
-                    self._meta.extents.replace(cargo.ino, start, end, arrived)
-                self._files.account(file)
+                    passed, arrived = _arrived(extents, passed, start, end)
+                    if file.is_blank:
+                        new += arrived
+                    else:
+                        arrived = [extent._replace(stripe_id=stripe_id) for extent in arrived]
+                        self._meta.extents.replace(cargo.ino, start, end, arrived)
+                if file.is_blank:
+                    first.append((cargo.ino, new))
+                    file.is_blank = False
                 at = ranges[-1][1]
                 room -= len(ranges)
                 if not room:
+                    self._files.account(file)
+                    if first:
+                        self._meta.extents.add_first(stripe_id, first)
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     room = RANGES_MAX
+                    first = []
             self._files.account(file)
+        if first:
+            self._meta.extents.add_first(stripe_id, first)
 
 
-def _arrived(
-    extents: list[Extent], first: int, start: int, end: int, stripe_id: int
-) -> tuple[int, list[Extent]]:
+def _arrived(extents: list[Extent], first: int, start: int, end: int) -> tuple[int, list[Extent]]:
     """The parts of the extents that cover `[start, end)`, and the index of the first extent that ends behind `start`.
 
     All before `first` end at or before `start`. Both are in order, so going through many ranges looks at each once.
     """
+    if not first and start <= extents[0].offset and extents[-1].offset + extents[-1].length <= end:
+        return len(extents), extents
     while first < len(extents) and extents[first].offset + extents[first].length <= start:
         first += 1
     arrived = []
@@ -213,5 +227,5 @@ def _arrived(
         part = cut(extents[index], start, end)
         if part is None:
             break
-        arrived.append(part._replace(stripe_id=stripe_id))
+        arrived.append(part)
     return first, arrived

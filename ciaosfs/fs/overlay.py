@@ -126,6 +126,10 @@ class Overlay:
 
         Only segments that begin at or after `start`, and the first `limit` ranges of them.
         """
+        if len(self._segments) == 1 and self._starts[0] >= start and self._segments[0].flight is flight:
+            [segment] = self._segments  # the common case: a small file
+            self.clear()
+            return [(segment.offset, segment.end)]
         ranges: list[tuple[int, int]] = []
         kept: list[Segment] = []
         first = stop = bisect_left(self._starts, start)

@@ -107,5 +107,5 @@ class Slicer:
 
     async def _let_commit(self) -> None:
         """A transaction that is large enough is committed before it grows further."""
-        if self._meta.changes_pending() > limits.COMMIT_CHANGES_MAX:
+        if self._meta.database.changeset_bytes > limits.COMMIT_CHANGESET_BYTES:
             await self._committer.sync()

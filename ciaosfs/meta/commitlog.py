@@ -37,7 +37,7 @@ from ciaosfs.meta.state import State
 MAGIC: Final = b"CIAOSLOG"
 FORMAT: Final = 1
 CHANGESET_BYTES_MAX: Final = 16 * limits.NEEDLE_PAYLOAD_BYTES_MAX
-"""Of a changeset before compression: far above what COMMIT_CHANGES_MAX lets a commit grow to."""
+"""Of a changeset before compression: far above what COMMIT_CHANGESET_BYTES lets a commit grow to."""
 _HEAD: Final = struct.Struct("<8sHHIqqqqqQQ")
 _SUM: Final = struct.Struct("<Q")
 _COMPRESS_BYTES_MIN: Final = 512

@@ -11,9 +11,6 @@ _PUT: Final = "INSERT OR REPLACE INTO xattrs (ino, name, value) VALUES (?, ?, ?)
 _REMOVE: Final = "DELETE FROM xattrs WHERE ino = ? AND name = ?"
 _NAMES: Final = "SELECT name FROM xattrs WHERE ino = ? ORDER BY name"
 
-_BYTES_PER_CHANGE: Final = 256
-"""A commit is bounded by its row changes; a value of 64 KiB counts as many of the usual rows."""
-
 
 class Xattrs:
     """The extended attributes of one database."""
@@ -29,7 +26,6 @@ class Xattrs:
     def set(self, ino: int, name: bytes, value: bytes) -> None:
         """Create or replace. The caller sets FLAG_XATTRS of the inode."""
         self._execute(_PUT, (ino, name, value))
-        self._database.weigh(len(value) // _BYTES_PER_CHANGE)
 
     def remove(self, ino: int, name: bytes) -> bool:
         """False when there was none."""

@@ -20,6 +20,8 @@ from ciaosfs.meta.inodes import ROOT_INO
 from tests.support.builders import WHO, Store, complaints, content, eventually, files_of, remove
 
 PIECE, STRIDE, COUNT = 100, 1000, 20
+ROW_BYTES = 80
+"""Of a changeset, more than for an extent."""
 SIZE = (COUNT - 1) * STRIDE + PIECE
 
 
@@ -275,19 +277,19 @@ async def test_no_commit_gets_more_slices_than_it_can_take(
         other = await make_file(filesystem, b"other")
         await remove(filesystem, b"other")
         await cut(filesystem, ino, 0)
-        monkeypatch.setattr(limits, "COMMIT_CHANGES_MAX", 10)
+        monkeypatch.setattr(limits, "COMMIT_CHANGESET_BYTES", 10 * ROW_BYTES)
         first = filesystem.status().commit.sequence
         sizes: list[int] = []
         take = filesystem._meta.take_changeset
 
         def taken() -> bytes:
-            sizes.append(filesystem._meta.changes_pending())
+            sizes.append(filesystem._meta.database.changeset_bytes)
             return take()
 
         monkeypatch.setattr(filesystem._meta, "take_changeset", taken)
         await filesystem._slicer.finish()
         assert filesystem.status().commit.sequence - first == len(sizes) >= 4
-        assert max(sizes) <= 10 + 2 * limits.SLICE_EXTENTS + 8
+        assert max(sizes) <= (10 + 2 * limits.SLICE_EXTENTS + 8) * ROW_BYTES
         assert filesystem._meta.inodes.load(other) is None and extents(filesystem, ino) == 0
 
 
@@ -299,7 +301,7 @@ async def test_many_cuts_in_one_transaction_do_not_add_up(
     async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
         files = [await make_file(filesystem, b"%d" % number) for number in range(3)]
         monkeypatch.setattr(limits, "TRUNCATE_EXTENTS_INLINE", 100)
-        monkeypatch.setattr(limits, "COMMIT_CHANGES_MAX", 10)
+        monkeypatch.setattr(limits, "COMMIT_CHANGESET_BYTES", 10 * ROW_BYTES)
         sequence = filesystem.status().commit.sequence
         for ino in files:
             await cut(filesystem, ino, 0)
@@ -320,7 +322,7 @@ async def test_who_waits_hears_why_nothing_can_be_committed(
             raise CiaosError("the drives are away")
 
         with monkeypatch.context() as context:
-            context.setattr(limits, "COMMIT_CHANGES_MAX", 4)
+            context.setattr(limits, "COMMIT_CHANGESET_BYTES", 4 * ROW_BYTES)
             context.setattr(filesystem._committer, "sync", fail)
             with pytest.raises(CiaosError, match="away"):
                 await cut(filesystem, ino, SIZE)

@@ -42,6 +42,32 @@ def test_overlapping_touches_the_range_only(meta: Metadata, ino: int) -> None:
     assert meta.extents.overlapping(ino + 1, 0, EVERYTHING) == []
 
 
+def test_first_extents_are_what_replace_makes_of_them(meta: Metadata, ino: int, tmp_path: Path) -> None:
+    given = {b"a": [raw(0, 10, 0)], b"b": [zstd(5, 20, 0), raw(25, 3, 0, 40)], b"c": [raw(100, 7, 0, 50)]}
+    other = Metadata.create_fresh(tmp_path / "other", bytes(16))
+    try:
+        inos = {}
+        for each in (meta, other):
+            if each is other:
+                add_file(each, b"file", size=4096)
+                each.stripes.insert(make_stripe(2))
+            inos[each] = [add_file(each, name, size=4096) for name in given]
+        assert inos[meta] == inos[other]
+        files = list(zip(inos[meta], given.values(), strict=True))
+        tree_changes = meta.database.tree_changes
+        meta.extents.add_first(2, files)
+        assert meta.database.tree_changes != tree_changes
+        for number, extents in files:
+            new = [extent._replace(stripe_id=2) for extent in extents]
+            other.extents.replace(number, 0, EVERYTHING, new)
+            assert stored(meta, number) == stored(other, number) == new
+            assert meta.inodes.load(number) == other.inodes.load(number)
+        assert meta.stripes.live_bytes(2) == other.stripes.live_bytes(2) == 40
+        assert meta.statistics().allocated_bytes == other.statistics().allocated_bytes == 40
+    finally:
+        other.close()
+
+
 def test_replace_keeps_what_reaches_out(meta: Metadata, ino: int) -> None:
     assert meta.extents.replace(ino, 0, 100, [raw(0, 100, 1)]) == 100
     assert meta.extents.replace(ino, 40, 60, [zstd(40, 20, 2)]) == 0

@@ -22,8 +22,14 @@ def test_set_get_names_remove(meta: Metadata) -> None:
 
 
 def test_large_values_bring_the_next_commit_nearer(meta: Metadata) -> None:
-    """4000 values of 64 KiB would be a changeset of 250 MiB."""
-    before = meta.changes_pending()
-    for number in range(32):
+    """Two thousand values of 64 KiB would be a changeset of 125 MiB."""
+    for number in range(9):
         meta.xattrs.set(ROOT_INO, b"user.%d" % number, bytes(limits.XATTR_VALUE_BYTES_MAX))
-    assert meta.changes_pending() - before > limits.COMMIT_CHANGES_MAX
+    assert meta.database.changeset_bytes > limits.COMMIT_CHANGESET_BYTES
+
+
+def test_a_value_that_grows_counts_as_it_is(meta: Metadata) -> None:
+    meta.xattrs.set(ROOT_INO, b"user.a", b"small")
+    before = meta.database.changeset_bytes
+    meta.xattrs.set(ROOT_INO, b"user.a", bytes(limits.XATTR_VALUE_BYTES_MAX))
+    assert meta.database.changeset_bytes - before >= limits.XATTR_VALUE_BYTES_MAX - 5
