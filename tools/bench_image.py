@@ -106,7 +106,7 @@ async def fill(filesystem: FileSystem, inodes: int) -> None:
             file = await filesystem.mknod(folder.ino, b"a file called %d" % number, 0o100644, 0, WHO)
             place = count % STRIPE_FILES * FILE_BYTES
             extent = Extent(0, FILE_BYTES, stripe.stripe_id, place, FILE_BYTES, Codec.RAW, 0)
-            parts.meta.inodes.set_size(file.ino, FILE_BYTES)
+            parts.meta.inodes.grow(file.ino, FILE_BYTES)
             parts.meta.extents.replace(file.ino, 0, FILE_BYTES, [extent])
             count += 1
         await trio.lowlevel.checkpoint()

@@ -331,12 +331,9 @@ class FileSystem:
             else:
                 break
             await self._gate.wait_open()
-        size = self._meta.inodes.size(file.ino)
-        if size is None:
+        if not self._meta.inodes.grow(file.ino, end):
             raise FsError(errno.ENOENT)
         file.overlay.write(offset, data)
-        if end > size:
-            self._meta.inodes.set_size(file.ino, end)
         self._flusher.wrote(file)
         return length
 

@@ -24,12 +24,9 @@ _INODE: Final = (
     "SELECT inodes.* FROM dentries CROSS JOIN inodes ON inodes.ino = dentries.ino"
     " WHERE dentries.parent = ?1 AND dentries.cookie BETWEEN ?2 AND ?2 + 15 AND dentries.name = ?3"
 )
-# One statement for nearly every insert: nothing of this hash is there. Otherwise `_insert_beside` looks
-# closer.
-_INSERT_ALONE: Final = (
-    "INSERT INTO dentries SELECT ?1, ?2, ?3, ?4"
-    " WHERE NOT EXISTS (SELECT 1 FROM dentries WHERE parent = ?1 AND cookie BETWEEN ?2 AND ?2 + 15)"
-)
+# Nearly always nothing of this hash is there. Otherwise `_insert_beside` looks closer. Both in one statement, with
+# NOT EXISTS, take half as long again.
+_ANY_SLOT: Final = "SELECT 1 FROM dentries WHERE parent = ?1 AND cookie BETWEEN ?2 AND ?2 + 15"
 _INSERT: Final = "INSERT INTO dentries VALUES (?, ?, ?, ?)"
 _SLOTS: Final = "SELECT cookie, name FROM dentries WHERE parent = ?1 AND cookie BETWEEN ?2 AND ?2 + 15"
 _REMOVE: Final = "DELETE FROM dentries WHERE parent = ?1 AND cookie BETWEEN ?2 AND ?2 + 15 AND name = ?3"
@@ -87,9 +84,9 @@ class Dentries:
     def insert(self, parent: int, name: bytes, ino: int) -> None:
         """Add a name. FsError EEXIST when it is there, ENOSPC when 16 others have its hash."""
         cookie = self._cookie(name)
-        before = self._changes()
-        self._write(_INSERT_ALONE, (parent, cookie, name, ino))
-        if self._changes() == before:
+        if self._read(_ANY_SLOT, (parent, cookie)).get is None:
+            self._write(_INSERT, (parent, cookie, name, ino))
+        else:
             self._insert_beside(parent, cookie, name, ino)
 
     def _insert_beside(self, parent: int, cookie: int, name: bytes, ino: int) -> None:

@@ -55,8 +55,11 @@ _UPDATE: Final = (
     "UPDATE inodes SET mode = ?2, nlink = ?3, uid = ?4, gid = ?5, rdev = ?6, size = ?7, atime_ns = ?8,"
     " mtime_ns = ?9, ctime_ns = ?10, btime_ns = ?11, parent = ?12, flags = ?13 WHERE ino = ?1"
 )
-_SET_SIZE: Final = "UPDATE inodes SET size = ?2 WHERE ino = ?1"
-_SET_SIZE_TIMES: Final = "UPDATE inodes SET size = ?2, mtime_ns = ?3, ctime_ns = ?4 WHERE ino = ?1"
+_GROW: Final = "UPDATE inodes SET size = ?2 WHERE ino = ?1 AND size < ?2"
+_SET_TIMES: Final = (
+    "UPDATE inodes SET atime_ns = coalesce(?2, atime_ns), mtime_ns = coalesce(?3, mtime_ns), ctime_ns = ?4"
+    " WHERE ino = ?1 RETURNING *"
+)
 _TOUCH: Final = "UPDATE inodes SET mtime_ns = ?2, ctime_ns = ?3 WHERE ino = ?1"
 _TOUCH_LINKS: Final = "UPDATE inodes SET mtime_ns = ?2, ctime_ns = ?3, nlink = nlink + ?4 WHERE ino = ?1"
 _DELETE: Final = "DELETE FROM inodes WHERE ino = ? RETURNING mode, flags, allocated"
@@ -85,6 +88,7 @@ class Inodes:
 
     def __init__(self, database: Database, counters: Counters) -> None:
         self._counters = counters
+        self._database = database
         self._read = database.executor()
         self._write = database.tree_writer()
         self._changes = database.changes
@@ -122,11 +126,19 @@ class Inodes:
         if stat.S_ISDIR(inode.mode):
             self.directory_changes += 1
 
-    def set_size(self, ino: int, size: int) -> None:
-        self._write(_SET_SIZE, (ino, size))
+    def grow(self, ino: int, size: int) -> bool:
+        """Make it at least so long; False when there is no such inode."""
+        before = self._changes()
+        self._read(_GROW, (ino, size))
+        if self._changes() == before:
+            return self.size(ino) is not None
+        self._database.tree_changes += 1
+        return True
 
-    def set_size_times(self, ino: int, size: int, mtime_ns: int, ctime_ns: int) -> None:
-        self._write(_SET_SIZE_TIMES, (ino, size, mtime_ns, ctime_ns))
+    def set_times(self, ino: int, atime_ns: int | None, mtime_ns: int | None, ctime_ns: int) -> Inode | None:
+        """Set times, None leaves one as it is; returns the inode as it is then, None when there is no such inode."""
+        row = self._write(_SET_TIMES, (ino, atime_ns, mtime_ns, ctime_ns)).get
+        return None if row is None else _new(Inode, row)
 
     def touch(self, ino: int, mtime_ns: int, ctime_ns: int, links: int = 0) -> None:
         """Set the times and add `links` to nlink: what a change among its entries does to a directory."""

@@ -97,11 +97,11 @@ NO_ENTRY = _no_entry()
 def wanted_changes(attributes: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> SetAttributes:
     """What a setattr request asks for."""
     return SetAttributes(
-        mode=attributes.st_mode if fields.update_mode else None,
-        uid=attributes.st_uid if fields.update_uid else None,
-        gid=attributes.st_gid if fields.update_gid else None,
-        size=attributes.st_size if fields.update_size else None,
-        atime_ns=attributes.st_atime_ns if fields.update_atime else None,
-        mtime_ns=attributes.st_mtime_ns if fields.update_mtime else None,
-        ctime_ns=attributes.st_ctime_ns if fields.update_ctime else None,
+        attributes.st_mode if fields.update_mode else None,
+        attributes.st_uid if fields.update_uid else None,
+        attributes.st_gid if fields.update_gid else None,
+        attributes.st_size if fields.update_size else None,
+        attributes.st_atime_ns if fields.update_atime else None,
+        attributes.st_mtime_ns if fields.update_mtime else None,
+        attributes.st_ctime_ns if fields.update_ctime else None,
     )

@@ -12,7 +12,7 @@ from ciaosfs.base import limits
 from ciaosfs.fs.listing import GROWN_FETCHES_MAX, Listings
 from ciaosfs.meta.inodes import ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
-from tests.unit.meta.support import add_directory, add_file, commit, make_inode, make_stripe, raw
+from tests.unit.meta.support import add_directory, add_file, commit, make_inode, make_stripe, raw, set_size
 
 STORE = bytes(range(16))
 
@@ -44,7 +44,7 @@ def test_a_listing_is_kept_until_the_tree_changes(meta: Metadata) -> None:
     assert listings.after(ROOT_INO, 0, 100) is listings.after(ROOT_INO, 0, 100)
     add_file(meta, b"second")
     assert names(listings) == {b"first", b"second"}
-    meta.inodes.set_size(first, 7)
+    set_size(meta, first, 7)
     assert {row[8] for row in listings.after(ROOT_INO, 0, 100)} == {0, 7}
     meta.dentries.remove(ROOT_INO, b"first")
     assert names(listings) == {b"second"}
@@ -78,8 +78,10 @@ def test_whatever_changes_inodes_or_names_is_counted(tmp_path: Path) -> None:
     check(lambda: meta.dentries.insert(ROOT_INO, b"name", 7))
     check(lambda: meta.dentries.repoint(ROOT_INO, b"name", 8))
     check(lambda: meta.inodes.update(file._replace(uid=77)))
-    check(lambda: meta.inodes.set_size(7, 100))
-    check(lambda: meta.inodes.set_size_times(7, 200, 1, 2))
+    check(lambda: set_size(meta, 7, 100))
+    check(lambda: meta.inodes.grow(7, 50))
+    check(lambda: meta.inodes.grow(7, 200))
+    check(lambda: meta.inodes.set_times(7, None, 1, 2))
     check(lambda: meta.inodes.touch(ROOT_INO, 1, 2))
     check(lambda: meta.inodes.touch(ROOT_INO, 3, 4, links=1))
     check(lambda: meta.stripes.insert(make_stripe(3)))
@@ -105,15 +107,15 @@ def test_folders_that_were_given_names_are_read_when_it_is_quiet(
     grown = listings.read_grown()
     assert grown is not None and grown[0] == folder and {row[1] for row in grown[1]} == {b"leaf"}
     assert listings.read_grown() is None
-    meta.inodes.set_size(folder, 0)
+    set_size(meta, folder, 0)
     assert listings.read_grown() is not None, "it was for nothing"
     assert listings.after(folder, 0, 32) and listings.misses == 0
-    meta.inodes.set_size(folder, 0)
+    set_size(meta, folder, 0)
     assert listings.read_grown() is None, "it was listed"
     listings.note_grown(folder)
     fetches = 0
     while listings.read_grown() is not None:
-        meta.inodes.set_size(folder, 0)
+        set_size(meta, folder, 0)
         fetches += 1
     assert fetches == GROWN_FETCHES_MAX
     monkeypatch.setattr(limits, "LISTINGS_AHEAD_MAX", 3)

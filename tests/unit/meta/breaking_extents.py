@@ -5,7 +5,7 @@ from __future__ import annotations
 from ciaosfs.base.types import Extent
 from ciaosfs.meta.counters import Counter
 from tests.unit.meta.sound import Sound
-from tests.unit.meta.support import raw
+from tests.unit.meta.support import raw, set_size
 
 
 def extent(s: Sound, ino: int, extent: Extent) -> None:
@@ -33,12 +33,12 @@ def overlapping_extents(s: Sound) -> None:
 
 
 def extent_beyond_the_file(s: Sound) -> None:
-    s.meta.inodes.set_size(s.file, 99)
+    set_size(s.meta, s.file, 99)
 
 
 def extent_between_the_file_and_its_trim(s: Sound) -> None:
     s.meta.trims.put(s.file, 99)
-    s.meta.inodes.set_size(s.file, 98)
+    set_size(s.meta, s.file, 98)
 
 
 def trim_of_nobody(s: Sound) -> None:

@@ -23,6 +23,13 @@ def make_inode(ino: int, mode: int = stat.S_IFREG | 0o644, nlink: int = 1, **fie
     return Inode(ino=ino, mode=mode, nlink=nlink, **{**values, **fields})
 
 
+def set_size(meta: Metadata, ino: int, size: int) -> None:
+    """Give the inode another size and leave its extents as they are, which no request does."""
+    inode = meta.inodes.load(ino)
+    assert inode is not None
+    meta.inodes.update(inode._replace(size=size))
+
+
 def make_stripe(stripe_id: int, payload_bytes: int = 4096, data: int = 4, parity: int = 2) -> StripeRecord:
     shard_bytes = -(-payload_bytes // data)
     places = tuple(ShardPlace(index, VOLUME_ID + index, stripe_id * 4096) for index in range(data + parity))

@@ -29,6 +29,7 @@ from tests.unit.meta.support import (
     make_inode,
     make_stripe,
     raw,
+    set_size,
     zstd,
 )
 
@@ -138,7 +139,8 @@ class Tree:
             self.meta.inodes.update(
                 inode._replace(uid=self.dice.randrange(3), atime_ns=self.dice.randrange(99))
             )
-            self.meta.inodes.set_size_times(ino, FILE_BYTES, self.dice.randrange(99), 7)
+            set_size(self.meta, ino, FILE_BYTES)
+            self.meta.inodes.touch(ino, self.dice.randrange(99), 7)
 
     def write(self) -> None:
         stripe_id = self.meta.stripes.highest_id() + 1

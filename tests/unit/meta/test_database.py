@@ -232,9 +232,9 @@ def test_applying_twice_is_a_conflict_with_a_name(meta: Metadata, tmp_path: Path
 
 def test_a_commit_on_another_past_is_a_conflict(meta: Metadata, tmp_path: Path) -> None:
     first = commit(meta).changeset
-    meta.inodes.set_size_times(ROOT_INO, 0, 5, 5)
+    meta.inodes.touch(ROOT_INO, 5, 5)
     commit(meta)
-    meta.inodes.set_size_times(ROOT_INO, 0, 6, 6)
+    meta.inodes.touch(ROOT_INO, 6, 6)
     third = commit(meta).changeset
     copy = Metadata.create_fresh(tmp_path / "copy", STORE_ID)
     copy.apply(first)

@@ -10,7 +10,7 @@ import pytest
 from ciaosfs.meta.counters import Counter
 from ciaosfs.meta.inodes import FLAG_XATTRS, ROOT_INO, Inode
 from ciaosfs.meta.metadata import Metadata
-from tests.unit.meta.support import add_file, commit, fresh, make_inode, make_stripe, raw
+from tests.unit.meta.support import add_file, commit, fresh, make_inode, make_stripe, raw, set_size
 
 
 def loaded(meta: Metadata, ino: int) -> Inode:
@@ -58,14 +58,19 @@ def test_update_leaves_the_allocated_bytes_to_the_extents(meta: Metadata) -> Non
 def test_targeted_updates_change_what_they_name(meta: Metadata) -> None:
     before = make_inode(50, size=1, atime_ns=2, mtime_ns=3, ctime_ns=4)
     meta.inodes.insert(before)
-    meta.inodes.set_size(50, 10)
+    set_size(meta, 50, 10)
     assert loaded(meta, 50) == before._replace(size=10)
-    meta.inodes.set_size_times(50, 20, 21, 22)
-    assert loaded(meta, 50) == before._replace(size=20, mtime_ns=21, ctime_ns=22)
+    assert meta.inodes.grow(50, 20) and meta.inodes.grow(50, 15) and not meta.inodes.grow(51, 15)
+    assert loaded(meta, 50) == before._replace(size=20)
+    timed = meta.inodes.set_times(50, None, 21, 22)
+    assert timed == loaded(meta, 50) == before._replace(size=20, mtime_ns=21, ctime_ns=22)
+    timed = meta.inodes.set_times(50, 23, None, 24)
+    assert timed == loaded(meta, 50) == before._replace(size=20, atime_ns=23, mtime_ns=21, ctime_ns=24)
+    assert meta.inodes.set_times(51, 1, 2, 3) is None
     meta.inodes.touch(50, 31, 32)
-    assert loaded(meta, 50) == before._replace(size=20, mtime_ns=31, ctime_ns=32)
+    assert loaded(meta, 50) == before._replace(size=20, atime_ns=23, mtime_ns=31, ctime_ns=32)
     meta.inodes.touch(50, 41, 42, -1)
-    assert loaded(meta, 50) == before._replace(size=20, mtime_ns=41, ctime_ns=42, nlink=0)
+    assert loaded(meta, 50) == before._replace(size=20, atime_ns=23, mtime_ns=41, ctime_ns=42, nlink=0)
     assert meta.inodes.orphans() == [50]
 
 

@@ -54,6 +54,7 @@ from tests.unit.meta.support import (
     make_inode,
     make_stripe,
     raw,
+    set_size,
 )
 
 
@@ -141,7 +142,7 @@ def circle(s: Sound) -> None:
 
 
 def short_target(s: Sound) -> None:
-    s.meta.inodes.set_size(s.symlink, 5)
+    set_size(s.meta, s.symlink, 5)
 
 
 def target_of_file(s: Sound) -> None:
@@ -287,7 +288,7 @@ def no_kind(s: Sound) -> None:
 
 
 def sized_directory(s: Sound) -> None:
-    s.meta.inodes.set_size(s.inner, 10)
+    set_size(s.meta, s.inner, 10)
 
 
 def long_attribute(s: Sound) -> None:
@@ -425,7 +426,7 @@ def test_what_waits_for_its_turn_is_no_damage(sound: Sound) -> None:
     sound.meta.trims.put(shorter, 70)
     sound.meta.dentries.remove(ROOT_INO, b"file")
     sound.meta.inodes.touch(sound.file, 0, 0, -1)
-    sound.meta.inodes.set_size(sound.file, 0)
+    set_size(sound.meta, sound.file, 0)
     sound.meta.extents.replace(sound.linked, 0, 100, [])
     sound.meta.stripes.forget_shard(2, make_stripe(2).places[0])
     assert complaints(sound.meta) == []

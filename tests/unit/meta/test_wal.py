@@ -137,7 +137,7 @@ def test_frames_of_an_earlier_use_of_the_file_do_not_count(tmp_path: Path) -> No
         checkpoint(meta)
         assert not meta.database.renew_transaction()
     size = meta.database.wal_bytes()
-    meta.inodes.set_size_times(1, 0, 1, 1)
+    meta.inodes.touch(1, 1, 1)
     commit(meta)
     assert meta.database.wal_bytes() == size, "the log was begun anew"
     meta.close()
