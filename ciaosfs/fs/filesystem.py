@@ -190,12 +190,13 @@ class FileSystem:
         self, parent: int, name: bytes, mode: int, flags: int, who: Requester
     ) -> tuple[int, Inode]:
         """Make a regular file and open it; (handle, inode)."""
-        inode = await self.mknod(parent, name, stat.S_IFREG | mode & 0o7777, 0, who)
+        await self._enter(NAME_BYTES)
+        self._listings.note_grown(parent)
+        inode = namespace.create(self._meta, parent, name, stat.S_IFREG | mode & 0o7777, who)
         return self._open(inode, flags), inode
 
     async def mknod(self, parent: int, name: bytes, mode: int, rdev: int, who: Requester) -> Inode:
-        await self._room.wait_room(NAME_BYTES)
-        await self._enter()
+        await self._enter(NAME_BYTES)
         self._listings.note_grown(parent)
         return namespace.create(self._meta, parent, name, mode, who, rdev=rdev)
 
@@ -205,13 +206,11 @@ class FileSystem:
     async def symlink(self, parent: int, name: bytes, target: bytes, who: Requester) -> Inode:
         if len(target) > limits.SYMLINK_BYTES_MAX:
             raise FsError(errno.ENAMETOOLONG)
-        await self._room.wait_room(NAME_BYTES)
-        await self._enter()
+        await self._enter(NAME_BYTES)
         return namespace.create(self._meta, parent, name, stat.S_IFLNK | 0o777, who, target=target)
 
     async def link(self, ino: int, parent: int, name: bytes) -> Inode:
-        await self._room.wait_room(NAME_BYTES)
-        await self._enter()
+        await self._enter(NAME_BYTES)
         return namespace.link(self._meta, ino, parent, name)
 
     async def unlink(self, parent: int, name: bytes) -> None:
@@ -240,8 +239,7 @@ class FileSystem:
         return inode
 
     async def setxattr(self, ino: int, name: bytes, value: bytes, who: Requester) -> None:
-        await self._room.wait_room(NAME_BYTES)
-        await self._enter()
+        await self._enter(NAME_BYTES)
         xattrs.set_value(self._meta, ino, name, value, who)
 
     async def removexattr(self, ino: int, name: bytes) -> None:
@@ -266,8 +264,7 @@ class FileSystem:
 
     async def create_unnamed(self, directory: int, who: Requester) -> int:
         """A handle on a new file without a name, stored as files in `directory` are. `publish` it or `give_up`."""
-        await self._room.wait_room(NAME_BYTES)
-        await self._enter()
+        await self._enter(NAME_BYTES)
         return self._open(unnamed.create(self._meta, directory, who), os.O_RDWR)
 
     async def publish(self, fh: int, parent: int, name: bytes, naming: Naming) -> tuple[Inode, Inode | None]:
@@ -408,8 +405,10 @@ class FileSystem:
 
     # Inside
 
-    async def _enter(self) -> None:
-        """Wait at the gate; past it the caller has no await until its change is complete."""
+    async def _enter(self, room: int = 0) -> None:
+        """Wait for room on the drives and at the gate; past it the caller has no await until its change is complete."""
+        if room and not self._room.has_room(room):
+            await self._room.wait_room(room)
         if self._gate.closed:
             await self._gate.wait_open()
         self._operations += 1
