@@ -11,9 +11,9 @@ requests:
   because a process that makes one call after the other sends its next request at once. While that has been so
   nearly always (`BRISK_WAITS`), it asks again and again for `SPIN_S`, giving the processor up in between: where the two
   run on different processors, waking an idle one costs more than all the rest (in a virtual machine 50 us and more).
-  Else, and then, it waits in select(2) for `LINGER_S`, a tenth of the price of a trip through the scheduler. Who is
-  busy with an answer for longer now and then (a walk with its listings) is not spun for: a loop that sleeps is
-  mostly woken on the client's own processor, and that is better still.
+  Else, and then, it waits in select(2) for `LINGER_S`, a tenth of the price of a trip through the scheduler. Who got a
+  listing works on it for longer: that wait says nothing about the others, and is spun for, too (`DIGESTING_S`). By
+  turns, walks of 3,000 files read 118,000 entries per second so, and 97,000 when these waits ended the spinning.
 - `UnfairLock` wakes a waiter only when a task step has ended with the lock free, which is when the running
   worker's handler blocks or the worker ends. So a handler that waits never holds up another request, and a
   worker that does not wait never pays for a hand-over.
@@ -57,6 +57,8 @@ LINGER_S = 0.001
 long a background task may be kept waiting once per idle spell."""
 SPIN_S = 0.0001
 """How long the loop asks again and again, when waits have been short: a client's answer to being answered."""
+DIGESTING_S = 0.001
+"""As SPIN_S, after an answer that a client has to work on first: a listing of a hundred names takes it 0.7 ms."""
 SHORT_S = 0.0003
 """A wait up to this is short."""
 BRISK_WAITS, BRISK_MAX = 16, 64
@@ -149,11 +151,13 @@ class Loop:
         idle: Callable[[], bool] = lambda: False,
         settle: Callable[[], None] = lambda: None,
         is_awaited: Callable[[], bool] = lambda: False,
+        is_digesting: Callable[[], bool] = lambda: False,
     ) -> None:
         """`idle` is called while nobody asks for anything, and does a little work (under 0.5 ms) ahead of requests;
         it returns False when there is none. `settle` is called before the loop parks: what was left to idle moments is
         to be done, for there may be none. `is_awaited` says whether others than handlers wait for threads, whose
-        results trio's own loop delivers: then nothing lingers."""
+        results trio's own loop delivers: then nothing lingers. `is_digesting` says whether the last answer keeps its
+        client busy for a while (it is asked once for each)."""
         self.lowlevel = self
         self.requests = 0
         self.parked = 0
@@ -165,6 +169,7 @@ class Loop:
         self._idle = idle
         self._settle = settle
         self._is_awaited = is_awaited
+        self._is_digesting = is_digesting
         self._workers = 0
         self._fd = -1
         self._poll: Callable[[int], list[tuple[int, int]]] = select.poll().poll
@@ -210,15 +215,16 @@ class Loop:
         if not self._linger_s or self._lock.waiting + 1 < self._workers or self._is_awaited():
             return False
         begun = time.monotonic()
+        is_digesting = self._is_digesting()
         is_there = (
             self._work_ahead(begun + IDLE_S)
-            or self._spin()
+            or self._spin(begun + (DIGESTING_S if is_digesting else SPIN_S))
             or bool(select.select((fd,), (), (), self._linger_s)[0])
         )
         if is_there and time.monotonic() - begun < SHORT_S:
             if self._brisk < BRISK_MAX:
                 self._brisk += 1
-        else:
+        elif not (is_there and is_digesting):
             self._brisk >>= 1
         return is_there
 
@@ -230,11 +236,10 @@ class Loop:
                 return True
         return False
 
-    def _spin(self) -> bool:
-        """Ask again and again for a while, if waits have been short; True when there is a request."""
+    def _spin(self, end: float) -> bool:
+        """Ask again and again until `end`, if waits have been short; True when there is a request."""
         if self._brisk >= BRISK_WAITS:
             poll = self._poll
-            end = time.monotonic() + SPIN_S
             while time.monotonic() < end:
                 os.sched_yield()
                 if poll(0):

@@ -49,18 +49,25 @@ class ReadyListings:
         self._got: _Listing | None = None
         self._ahead: _Listing | None = None
         self._steps = 0
+        self._is_digesting = False
 
     def entries(
         self, ino: int, cookie: int, rows: Sequence[ListedRow]
     ) -> Sequence[pyfuse3.EntryAttributes] | None:
         """An entry for each of `rows`, as a client gets them; None when they are not ready, but perhaps next time."""
         self._steps = STEPS if rows else 0
+        self._is_digesting = bool(rows)
         ready = self._ready.get((ino, cookie))
         if ready is not None and ready[0] is rows:
             return ready[1]
         if rows:
             self._got = ino, cookie, rows
         return None
+
+    def is_digesting(self) -> bool:
+        """Whether a client has got a listing since this was asked last."""
+        is_digesting, self._is_digesting = self._is_digesting, False
+        return is_digesting
 
     def use_idle_moment(self) -> bool:
         """Work ahead a little (under 0.3 ms), if the file system has nothing else to do; False when there is nothing."""

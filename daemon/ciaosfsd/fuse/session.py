@@ -148,7 +148,12 @@ def mounted(
     `mounts.MOUNT_OPTIONS`. `is_awaited` is as for `Loop`.
     Raises MountError when the kernel or fusermount3 refuses.
     """
-    loop = Loop(idle=ready.use_idle_moment, settle=filesystem.settle, is_awaited=is_awaited)
+    loop = Loop(
+        idle=ready.use_idle_moment,
+        settle=filesystem.settle,
+        is_awaited=is_awaited,
+        is_digesting=ready.is_digesting,
+    )
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
     try:

@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
-from ciaosfsd.fuse.loop import ESCAPES_MAX, REQUESTS_MAX, Loop, UnfairLock
+from ciaosfsd.fuse.loop import (
+    BRISK_MAX,
+    DIGESTING_S,
+    ESCAPES_MAX,
+    REQUESTS_MAX,
+    SHORT_S,
+    SPIN_S,
+    Loop,
+    UnfairLock,
+)
 
 
 @contextmanager
@@ -343,6 +353,29 @@ def test_nothing_lingers_while_others_wait_for_threads() -> None:
             assert asked == 0
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("is_digesting", [True, False])
+def test_who_got_a_listing_is_waited_for_and_that_says_nothing_about_the_pace(
+    monkeypatch: pytest.MonkeyPatch, *, is_digesting: bool
+) -> None:
+    comes_s = (SHORT_S + DIGESTING_S) / 2
+    assert SPIN_S < SHORT_S < comes_s < DIGESTING_S
+    now_s = 0.0
+
+    def tick() -> float:
+        nonlocal now_s
+        now_s += SPIN_S / 10
+        return now_s
+
+    with pipe() as (reading, _):
+        loop = Loop(linger_s=1e-6, is_digesting=lambda: is_digesting)
+        monkeypatch.setattr("ciaosfsd.fuse.loop.time", SimpleNamespace(monotonic=tick))
+        loop._poll = lambda timeout: [(reading, 1)] if now_s >= comes_s else []
+        loop._brisk = BRISK_MAX
+        assert loop._linger(reading) == is_digesting
+        assert loop._brisk == (BRISK_MAX if is_digesting else BRISK_MAX // 2)
+        assert (now_s >= comes_s) == is_digesting
 
 
 def test_work_ahead_without_end_keeps_nobody_waiting() -> None:

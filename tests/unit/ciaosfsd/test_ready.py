@@ -81,6 +81,16 @@ def test_at_the_end_of_a_listing_the_next_request_is_waited_for() -> None:
     assert spend(ready) == 0
 
 
+def test_a_client_works_on_a_listing_once_and_on_the_end_of_one_not_at_all() -> None:
+    ready = ready_listings(Listed([]))
+    assert not ready.is_digesting()
+    ready.entries(2, 0, rows(1, 3))
+    assert ready.is_digesting() and not ready.is_digesting()
+    ready.entries(2, 0, rows(1, 3))
+    ready.entries(2, 48, [])
+    assert not ready.is_digesting()
+
+
 def test_the_file_system_goes_first() -> None:
     ready = ready_listings(Listed([], busy=2))
     ready.entries(2, 0, rows(1, 3))
