@@ -93,8 +93,8 @@ class Inodes:
         self._write = database.tree_writer()
         self._changes = database.changes
         self.directory_changes = 0
-        """How often a directory was made or changed other than by its entries: moves are among it. What was found by
-        walking up holds while this stays."""
+        """How often a directory was made or changed other than by its entries and in its times: moves are among it. What
+        was found by walking up holds while this stays."""
 
     def take_ino(self) -> int:
         """A number for a new inode, never given before."""

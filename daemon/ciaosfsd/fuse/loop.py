@@ -58,7 +58,8 @@ long a background task may be kept waiting once per idle spell."""
 SPIN_S = 0.0001
 """How long the loop asks again and again, when waits have been short: a client's answer to being answered."""
 DIGESTING_S = 0.001
-"""As SPIN_S, after an answer that a client has to work on first: a listing of a hundred names takes it 0.7 ms."""
+"""As SPIN_S, after an answer that a client has to work on first: a listing of a hundred names takes it 0.7 ms. A background
+task may be kept waiting for as long, besides LINGER_S."""
 SHORT_S = 0.0003
 """A wait up to this is short."""
 BRISK_WAITS, BRISK_MAX = 16, 64
