@@ -87,8 +87,8 @@ NEEDLE_HEADS_CACHE_MAX = 8192
 STRIPE_RECORDS_CACHE_MAX = 8192
 LISTED_ROWS_CACHE_MAX = 32768
 """Rows of directory listings kept while nothing changes; about 500 bytes each."""
-LISTINGS_AHEAD_MAX = 256
-"""Folders noted to be listed ahead."""
+LISTINGS_AHEAD_MAX = 1024
+"""Folders noted to be listed ahead; about 200 bytes each."""
 
 # Namespace
 NAME_BYTES_MAX = 255

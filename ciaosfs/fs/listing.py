@@ -5,7 +5,7 @@ as SQLite gave them, with the number of changes the tables of inodes and names h
 makes all of them void at once, so there is nothing to invalidate and nothing to forget. What goes on in the background
 (commits, packing, images) is none.
 
-Who lists a folder mostly lists those in it next. They are noted, and while the client is busy with what it got
+Who lists a folder mostly lists those in it next. They are noted (`walking`), and while the client is busy with what it got
 `read_ahead` fetches one after the other. So are folders that were given new names: what was copied here is mostly
 looked at next, and when things have come to rest `read_grown` fetches their beginnings.
 """
@@ -13,15 +13,18 @@ looked at next, and when things have come to rest `read_grown` fetches their beg
 from __future__ import annotations
 
 import stat
-from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from ciaosfs.base import limits
+from ciaosfs.fs.walking import Expected
 from ciaosfs.meta.dentries import ListedRow
 from ciaosfs.meta.metadata import Metadata
 
 GROWN_FETCHES_MAX = 4
 """A folder that nobody lists is fetched so often at most, though the tree may change every second."""
+LOOKED_AT_MAX = 16
+"""Folders that `read_ahead` finds at hand before it takes it that the others are, too."""
 GROWN_ROWS = 128
 """What a listing begins with, and more than most folders have."""
 
@@ -37,7 +40,7 @@ class Listings:
         """By directory and cookie: what comes after that, and how much of it was asked for."""
         self._rows = 0
         """Of all parts, each of which counts as one more: empty ones are not for nothing."""
-        self._ahead: deque[int] = deque(maxlen=limits.LISTINGS_AHEAD_MAX)
+        self._expected = Expected()
         self._grown: dict[int, int] = {}
         """How often each will be fetched at most; the one that grew last is the last."""
         self._limit = 0
@@ -48,7 +51,9 @@ class Listings:
     def after(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
         """The entries of directory `ino` after `cookie`, in cookie order: at least `limit`, or all that there are."""
         self._check_changes()
-        self._grown.pop(ino, None)
+        if not cookie:
+            self._grown.pop(ino, None)
+            self._expected.listed(ino)
         self._limit = limit
         part = self._parts.get((ino, cookie))
         if part is not None:
@@ -65,8 +70,9 @@ class Listings:
         Takes as long as a listing: 0.1 to 0.3 ms.
         """
         self._check_changes()
-        while self._ahead and self._rows < limits.LISTED_ROWS_CACHE_MAX:
-            ino = self._ahead.popleft()
+        if self._rows >= limits.LISTED_ROWS_CACHE_MAX:
+            return None
+        for ino in islice(self._expected, LOOKED_AT_MAX):
             if (ino, 0) not in self._parts:
                 return ino, self._fetch(ino, 0, self._limit)
         return None
@@ -105,7 +111,9 @@ class Listings:
             self._keep((ino, cookie), rows, limit)
             if rows and len(rows) < limit:
                 self._keep((ino, rows[-1][0]), (), limit)  # asked for next, and nothing is there
-            self._ahead.extend([row[2] for row in rows if stat.S_ISDIR(row[3])])
+            self._expected.note(
+                ino, [row[2] for row in rows if stat.S_ISDIR(row[3])], is_beginning=not cookie
+            )
         return rows
 
     def _keep(self, key: tuple[int, int], rows: Sequence[ListedRow], limit: int) -> None:

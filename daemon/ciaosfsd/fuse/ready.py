@@ -27,8 +27,10 @@ from ciaosfsd.fuse.attributes import CACHE_S, ListingEntry
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
 
-QUIET_S = 0.05
+QUIET_S = 0.02
 """So long nobody asks for anything when things are quiet."""
+CALM_S = 0.2
+"""While they stay so, and nothing is left to be made ready, it is looked so often whether they still are."""
 STEPS = 3
 """Of work ahead for each listing that a client got: fetch one, make its entries, make those of the one it got."""
 
@@ -92,13 +94,14 @@ class ReadyListings:
         """Make folders that have grown ready whenever there are no requests for a while. For ever."""
         before = -1
         while True:
-            await trio.sleep(QUIET_S)
             now = count_requests()
+            is_quiet = now == before
             while now == before and (grown := self._fs.list_grown()) is not None:
                 self._make(grown[0], 0, grown[1])
                 await trio.lowlevel.checkpoint()
                 now = count_requests()
             before = now
+            await trio.sleep(CALM_S if is_quiet else QUIET_S)
 
     def _make(self, ino: int, cookie: int, rows: Sequence[ListedRow]) -> None:
         if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:

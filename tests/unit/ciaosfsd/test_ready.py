@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from ciaosfsd.fuse.ready import QUIET_S, STEPS, ReadyListings
+from ciaosfsd.fuse.ready import CALM_S, QUIET_S, STEPS, ReadyListings
 from trio.testing import MockClock, trio_test
 
 from ciaosfs.base import limits
@@ -126,6 +126,10 @@ async def test_what_has_grown_is_made_when_nobody_has_asked_for_a_while(autojump
             await trio.sleep(QUIET_S * 0.9)
         assert len(filesystem.grown) == 2
         await trio.sleep(QUIET_S * 2)
+        assert len(filesystem.grown) == 0
+        requests = 9
+        filesystem.grown = [(4, listed)]
+        await trio.sleep(CALM_S + QUIET_S * 2)
         nursery.cancel_scope.cancel()
     assert filesystem.grown == []
     made = ready.entries(3, 0, listed)

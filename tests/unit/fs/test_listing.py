@@ -138,6 +138,20 @@ def test_folders_in_what_was_listed_are_read_ahead(meta: Metadata) -> None:
     assert kept(listings) == before == 3, "both were there already"
 
 
+def test_the_walk_is_read_ahead_of_in_its_own_direction(meta: Metadata) -> None:
+    for number in range(5):
+        add_directory(meta, b"%d" % number)
+    listings = Listings(meta)
+    folders = [row[2] for row in listings.after(ROOT_INO, 0, 100)]
+    listings.after(folders[4], 0, 100)
+    for following in (folders[3], folders[2]):
+        ahead = listings.read_ahead()
+        assert ahead is not None and ahead[0] == following
+    misses = listings.misses
+    listings.after(folders[3], 0, 100)
+    assert listings.misses == misses
+
+
 def test_a_folder_noted_and_then_removed_does_no_harm(meta: Metadata) -> None:
     add_directory(meta, b"gone")
     listings = Listings(meta)
