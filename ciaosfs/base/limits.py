@@ -78,10 +78,11 @@ IMAGES_KEPT = 2
 DIRTY_BYTES_MAX = 64 * MIB
 """File data accepted but not yet on drives; writers wait above it."""
 INFLIGHT_STRIPES_MAX = 6
-FLUSH_AHEAD_BYTES = 24 * MIB
+FLUSH_AHEAD_BYTES = 48 * MIB
 """Pending bytes of many small files above which mixed stripes leave before the commit. Coding and writing beside requests
-slows these by a fifth, so a burst is taken at full speed for a while. With 32 MiB the daemon's memory rose to 238 MiB
-under all loads in turn, with this to 219."""
+slows these by a fifth, so a burst is taken at full speed for a while: by turns, 3,000 files were made at 1.25 and 1.31 of
+the benchmark's ceiling with 56 MiB, at 1.02 and 1.08 with 24; 12,000 files at 1.15 and 0.92 with this, at 1.02 and 0.97
+with 24."""
 SQLITE_CACHE_BYTES = 32 * MIB
 NEEDLE_HEADS_CACHE_MAX = 8192
 STRIPE_RECORDS_CACHE_MAX = 8192

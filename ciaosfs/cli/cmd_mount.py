@@ -21,11 +21,12 @@ from ciaosfs.client import mounts, storelock
 MALLOC_SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(8 * limits.MIB),
     "MALLOC_TRIM_THRESHOLD_": str(64 * limits.MIB),
-    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_ARENA_MAX": "1",
 }
 """For the daemon, unless the caller's environment says otherwise. By default glibc maps and unmaps, and the kernel
-clears, each buffer of 1 MiB: without that a stream of 1 MiB writes and reads took 15 % less processor time. Few
-arenas keep what stays resident from growing with the number of threads."""
+clears, each buffer of 1 MiB: without that a stream of 1 MiB writes and reads took 15 % less processor time. One
+arena for all threads, for each keeps what its worst moment took: under all loads in turn the daemon came to 223 MiB with
+two, to 205 with one, at the same speed."""
 
 
 @click.command("mount")

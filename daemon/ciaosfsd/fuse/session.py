@@ -27,6 +27,7 @@ from ciaosfs.base.errors import MountError
 from ciaosfs.base.log import RateLimit
 from ciaosfs.client import mounts
 from ciaosfs.drive.workers import Workers
+from ciaosfsd import memory
 from ciaosfsd.fuse.errors import guarded
 from ciaosfsd.fuse.loop import Loop
 from ciaosfsd.fuse.operations import Handlers
@@ -101,6 +102,12 @@ class Session:
             await self._ready.use_quiet(lambda: self.loop.requests)
         except Exception:
             log.exception("working ahead failed, the mount goes on without")
+
+    async def give_back_memory(self) -> None:
+        """Give memory back whenever nobody asks for anything; for ever."""
+        trim = memory.find_trim()
+        if trim is not None:
+            await memory.give_back(self._workers, lambda: self.loop.requests, trim)
 
     async def wait_answering(self) -> None:
         """Return when the mount answers a stat(2), and tune what the kernel lets be tuned from then on."""
