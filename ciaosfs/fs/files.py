@@ -32,11 +32,15 @@ class File:
 
 @dataclass(slots=True)
 class Handle:
-    """One open(2) of a file: what the kernel calls a file handle. `next_offset` finds sequential readers."""
+    """One open(2) of a file: what the kernel calls a file handle.
+
+    `next_offset` finds sequential readers; `ahead_to` is up to where the drives were asked for what these will want.
+    """
 
     file: File
     flags: int
     next_offset: int = 0
+    ahead_to: int = 0
 
 
 class Files:

@@ -55,7 +55,6 @@ class Reader:
         self._workers = workers
         self._nursery = nursery
         self._records: OrderedDict[int, StripeRecord] = OrderedDict()
-        self._advised: OrderedDict[int, None] = OrderedDict()
         self.record_hits = 0
         self.record_misses = 0
         """How often a stripe's record was at hand, and how often it was loaded from the metadata."""
@@ -92,10 +91,11 @@ class Reader:
         overlay = handle.file.overlay
         extents = self._meta.extents.overlapping(ino, offset, end)
         pieces = plan_read(overlay.overlapping(offset, end) if overlay else (), extents, offset, end)
-        sequential = offset == handle.next_offset
+        if offset != handle.next_offset:
+            handle.ahead_to = 0
+        elif extents:
+            self._read_ahead(handle, end, READAHEAD_EXTENTS * (end - offset) // len(extents))
         handle.next_offset = end
-        if sequential and extents:
-            self._read_ahead(ino, end, READAHEAD_EXTENTS * (end - offset) // len(extents))
         pinned = [extent.stripe_id for extent in extents]
         for stripe_id in pinned:
             self._reclaimer.pin(stripe_id)
@@ -205,17 +205,23 @@ class Reader:
         )
         return await self._workers.run(unpack, stored, extent.skip + start, length)
 
-    def _read_ahead(self, ino: int, offset: int, length: int) -> None:
-        """Ask the drives for the stripes a sequential reader will want next, in at most `length` bytes, once each."""
+    def _read_ahead(self, handle: Handle, offset: int, length: int) -> None:
+        """Ask the drives for the stripes a sequential reader will want next, in at most `length` bytes.
+
+        Not at every read, but when half of what was asked for is left. Who opens the file again asks again: the page cache
+        may have lost it by then.
+        """
         length = min(length, READAHEAD_STRIPES * limits.STRIPE_PAYLOAD_BYTES_MAX)
-        ahead = self._meta.extents.overlapping(ino, offset, offset + length)
-        for extent in ahead:
-            if extent.stripe_id in self._advised:
-                continue
-            self._advised[extent.stripe_id] = None
-            if len(self._advised) > limits.STRIPE_RECORDS_CACHE_MAX:
-                self._advised.popitem(last=False)
-            self._nursery.start_soon(self._chunks.advise, self.record(extent.stripe_id))
+        begin, end = max(offset, handle.ahead_to), offset + length
+        if end - begin < length // 2:
+            return
+        asked = set()
+        for extent in self._meta.extents.overlapping(handle.file.ino, begin, end):
+            is_asked = extent.offset < begin == handle.ahead_to or extent.stripe_id in asked
+            if not is_asked:
+                asked.add(extent.stripe_id)
+                self._nursery.start_soon(self._chunks.advise, self.record(extent.stripe_id))
+        handle.ahead_to = end
 
 
 def _printable(path: bytes | None) -> str:
