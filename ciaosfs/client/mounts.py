@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
@@ -22,6 +23,8 @@ FSTYPE = f"fuse.{SUBTYPE}"
 MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec")
 """What a mount may be asked to be, as mount(8) means it; the kernel sees to it."""
 MOUNTINFO = Path("/proc/self/mountinfo")
+BUSY_S, BUSY_PAUSE_S = 0.5, 0.02
+"""So long a mount in use is tried again: the daemon itself opens a folder for a moment when an object is put there."""
 _UMOUNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _USER_ID = re.compile(rb"\buser_id=(\d+)")
@@ -104,12 +107,21 @@ def resolve_mountpoint(path: Path) -> Path:
 def unmount(mountpoint: Path) -> None:
     """Unmount, as root by umount(2) and as a user by fusermount3. Blocks while the kernel writes back its cache.
 
-    Raises MountError: errno EBUSY when files there are in use, EINVAL when nothing is mounted.
+    Raises MountError: errno EBUSY when files there stay in use, EINVAL when nothing is mounted.
     """
-    if os.geteuid() == 0:
-        _unmount_as_root(mountpoint, 0)
-    else:
-        _unmount_as_user(mountpoint, "-u")
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            if os.geteuid() == 0:
+                _unmount_as_root(mountpoint, 0)
+            else:
+                _unmount_as_user(mountpoint, "-u")
+        except MountError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE_S)
+        else:
+            return
 
 
 def detach(mountpoint: Path) -> None:
