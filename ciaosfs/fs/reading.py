@@ -212,15 +212,22 @@ class Reader:
         may have lost it by then.
         """
         length = min(length, READAHEAD_STRIPES * limits.STRIPE_PAYLOAD_BYTES_MAX)
-        begin, end = max(offset, handle.ahead_to), offset + length
+        end = offset + length
+        # A mark further on is of an earlier pass: the reader has gone back, and was answered from memory until now.
+        begin = max(offset, handle.ahead_to) if handle.ahead_to <= end else offset
         if end - begin < length // 2:
             return
         asked = set()
         for extent in self._meta.extents.overlapping(handle.file.ino, begin, end):
-            is_asked = extent.offset < begin == handle.ahead_to or extent.stripe_id in asked
-            if not is_asked:
-                asked.add(extent.stripe_id)
-                self._nursery.start_soon(self._chunks.advise, self.record(extent.stripe_id))
+            if (extent.offset < begin and begin == handle.ahead_to) or extent.stripe_id in asked:
+                continue
+            asked.add(extent.stripe_id)
+            try:
+                record = self.record(extent.stripe_id)
+            except FsError as error:  # for the read that comes to it: these bytes are not what was asked for
+                log.debug("reading ahead of inode %d: %s", handle.file.ino, error)
+                continue
+            self._nursery.start_soon(self._chunks.advise, record)
         handle.ahead_to = end
 
 
