@@ -84,6 +84,16 @@ def test_a_second_daemon_is_told_who_has_the_store(make_mount: Starter, tmp_path
     assert first.path.stat().st_ino == 1
 
 
+def test_what_is_in_use_for_a_moment_is_unmounted_after_it(make_mount: Starter) -> None:
+    mount = make_mount()
+    descriptor = os.open(mount.path, os.O_RDONLY | os.O_DIRECTORY)
+    user = threading.Timer(mounts.BUSY_S / 4, os.close, (descriptor,))
+    user.start()
+    mounts.unmount(mount.path)
+    user.join()
+    assert mount.process.wait(10) == 0 and not mount.is_mounted()
+
+
 def test_a_mount_right_after_umount_waits_for_the_former_daemon(make_mount: Starter) -> None:
     first = make_mount()
     mounts.unmount(first.path)
