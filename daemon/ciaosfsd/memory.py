@@ -18,6 +18,8 @@ from ciaosfs.drive.workers import Workers
 LOOK_S = 1.0
 QUIET_LOOKS = (1, 10)
 """After so many looks without a request: soon, and again when what was written last has been committed, too."""
+APART_LOOKS = 9
+"""At least so many from one time to the next: requests may come in any rhythm."""
 
 
 def find_trim() -> Callable[[], object] | None:
@@ -28,11 +30,13 @@ def find_trim() -> Callable[[], object] | None:
 
 async def give_back(workers: Workers, count_requests: Callable[[], int], trim: Callable[[], object]) -> None:
     """Have `trim` called whenever there are no requests for a while. For ever."""
-    before, quiet = -1, 0
+    before, quiet, since = -1, 0, APART_LOOKS
     while True:
         await trio.sleep(LOOK_S)
         now = count_requests()
         quiet = quiet + 1 if now == before else 0
         before = now
-        if quiet in QUIET_LOOKS:
+        since += 1
+        if quiet in QUIET_LOOKS and since >= APART_LOOKS:
             await workers.run(trim)
+            since = 0

@@ -35,6 +35,8 @@ class Dispatcher:
             assert row.name not in self._rows, f"two handlers for {row.name}"
             self._rows[row.name] = row
         self._checks = checks
+        self.calls = 0
+        """Admitted since the start."""
         self._tally = Tally()
         self._streaming: set[trio.CancelScope] = set()
         self._busy = 0
@@ -70,6 +72,7 @@ class Dispatcher:
         caller = peer.caller(connection, self._checks)
         row.need.check(row.name, caller.grant, is_owner=caller.is_owner)
         connection.caller = caller
+        self.calls += 1
         return Call(row.name, caller, connection)
 
     async def carry_out(self, row: Operation, call: Call, send: Send) -> Answer:

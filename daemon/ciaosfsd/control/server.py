@@ -82,6 +82,11 @@ class ControlServer:
                 connection = await self._accept(listener)
                 nursery.start_soon(self._serve_client, connection)
 
+    @property
+    def calls(self) -> int:
+        """How many calls were admitted since the start."""
+        return self._dispatcher.calls
+
     async def _accept(self, listener: trio.socket.SocketType) -> trio.SocketStream:
         while True:
             try:

@@ -103,11 +103,11 @@ class Session:
         except Exception:
             log.exception("working ahead failed, the mount goes on without")
 
-    async def give_back_memory(self) -> None:
-        """Give memory back whenever nobody asks for anything; for ever."""
+    async def give_back_memory(self, count_calls: Callable[[], int]) -> None:
+        """Give memory back whenever nobody asks for anything, here or by the calls that are counted; for ever."""
         trim = memory.find_trim()
         if trim is not None:
-            await memory.give_back(self._workers, lambda: self.loop.requests, trim)
+            await memory.give_back(self._workers, lambda: self.loop.requests + count_calls(), trim)
 
     async def wait_answering(self) -> None:
         """Return when the mount answers a stat(2), and tune what the kernel lets be tuned from then on."""

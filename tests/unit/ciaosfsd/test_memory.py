@@ -44,6 +44,10 @@ async def test_memory_is_given_back_when_there_have_been_no_requests_for_a_while
         requests = 50
         await trio.sleep(long)
         assert trims[len(memory.QUIET_LOOKS) :] == [50] * len(memory.QUIET_LOOKS)
+        trims.clear()
+        for requests in range(51, 91):  # noqa: B007
+            await trio.sleep(memory.LOOK_S * 2.1)
+        assert 1 <= len(trims) <= 84 // memory.APART_LOOKS + 1, "a request now and then"
         nursery.cancel_scope.cancel()
 
 
