@@ -86,6 +86,8 @@ class StoreConfig:
     """A drive that is absent for longer is repaired around."""
     metrics_port: int = 0
     """Of 127.0.0.1, where Prometheus reads metrics; 0: nowhere."""
+    keep_awake: bool = True
+    """Processors are kept from sleeping deeply while requests come quickly, where the daemon may (as root)."""
     access: str = "posix"
     """One of ACCESS_MODES: permissions alone let a process use the mount, or it needs a token, too."""
 
@@ -242,6 +244,7 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
         scrub_period_days=scrub_period_days,
         repair_after_s=repair_after_s,
         metrics_port=metrics_port,
+        keep_awake=_take(fields, "keep_awake", bool, True),
         access=access,
     )
 
@@ -275,7 +278,7 @@ def _take(fields: Mapping[str, Any], name: str, kind: type[Value], default: Valu
         raise UsageError(f"{name} is missing.")
     if kind is float and isinstance(value, int):
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise UsageError(f"{name} is {value!r}, which is no {kind.__name__}.")
     return value
 
@@ -317,6 +320,10 @@ repair_after_s = {repair_after:g}
 
 # Prometheus finds metrics at http://127.0.0.1:PORT/metrics while the store is mounted; 0: nowhere. May be edited.
 metrics_port = {metrics_port}
+
+# While requests come quickly, processors are kept from sleeping deeply: in virtual machines small files are up to twice
+# as fast so, and idle processors take more power. Needs root. false: never. May be edited.
+keep_awake = {keep_awake}
 
 # "posix": permissions alone say who may use the mount. "tokens": a process needs a token of its user, too
 # ('ciaosfs token', 'ciaosfs login'). 'ciaosfs access' changes it, for the next mount.
@@ -366,6 +373,7 @@ def format_config(config: StoreConfig) -> str:
             job_share=config.job_share,
             repair_after=config.repair_after_s,
             metrics_port=config.metrics_port,
+            keep_awake=str(config.keep_awake).lower(),
             access=config.access,
         )
     ]

@@ -27,6 +27,7 @@ from ciaosfsd.control.handlers_stats import StatsHandlers
 from ciaosfsd.control.peer import TokenChecks
 from ciaosfsd.control.server import ControlServer
 from ciaosfsd.folders import Folders
+from ciaosfsd.fuse.awake import open_awake
 from ciaosfsd.fuse.kernelcache import forget_name
 from ciaosfsd.fuse.session import Session, mounted
 from ciaosfsd.guarding import open_guarding
@@ -75,6 +76,7 @@ async def build(
     ):
         with (
             listening(config.metrics_port) as port,
+            open_awake(is_wanted=config.keep_awake) as awake,
             mounted(
                 filesystem,
                 guarding.handlers,
@@ -85,6 +87,7 @@ async def build(
                 requests,
                 mount_options,
                 agent.is_at_work,
+                awake,
             ) as session,
         ):
             admin = AdminHandlers(

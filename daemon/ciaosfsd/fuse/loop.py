@@ -46,6 +46,8 @@ from types import TracebackType
 
 import trio
 
+from ciaosfsd.fuse.awake import QUIET_S, Awake
+
 log = logging.getLogger(__name__)
 
 REQUESTS_MAX = 32
@@ -153,12 +155,13 @@ class Loop:
         settle: Callable[[], None] = lambda: None,
         is_awaited: Callable[[], bool] = lambda: False,
         is_digesting: Callable[[], bool] = lambda: False,
+        awake: Awake | None = None,
     ) -> None:
         """`idle` is called while nobody asks for anything, and does a little work (under 0.5 ms) ahead of requests;
         it returns False when there is none. `settle` is called before the loop parks: what was left to idle moments is
         to be done, for there may be none. `is_awaited` says whether others than handlers wait for threads, whose
         results trio's own loop delivers: then nothing lingers. `is_digesting` says whether the last answer keeps its
-        client busy for a while (it is asked once for each)."""
+        client busy for a while (it is asked once for each). `awake` is told the pace of requests."""
         self.lowlevel = self
         self.requests = 0
         self.parked = 0
@@ -171,6 +174,7 @@ class Loop:
         self._settle = settle
         self._is_awaited = is_awaited
         self._is_digesting = is_digesting
+        self.awake = awake or Awake(-1, 0)
         self._workers = 0
         self._fd = -1
         self._poll: Callable[[int], list[tuple[int, int]]] = select.poll().poll
@@ -206,9 +210,17 @@ class Loop:
         if not self._poll(0) and not self._linger(fd):
             self.parked += 1
             self._settle()
-            await trio.lowlevel.wait_readable(fd)
+            await self._park(fd)
             self._renew()
         self.requests += 1
+
+    async def _park(self, fd: int) -> None:
+        if self.awake.is_held:
+            with trio.move_on_after(QUIET_S):
+                await trio.lowlevel.wait_readable(fd)
+                return
+            self.awake.rest(self.requests, time.monotonic())
+        await trio.lowlevel.wait_readable(fd)
 
     def _linger(self, fd: int) -> bool:
         # A worker that neither queues nor is the caller waits inside a handler, perhaps for a thread whose
@@ -248,8 +260,10 @@ class Loop:
         return False
 
     def _renew(self) -> None:
+        now = time.monotonic()
         self._left = REQUESTS_MAX
-        self._stint_end = time.monotonic() + STINT_S
+        self._stint_end = now + STINT_S
+        self.awake.look(self.requests, now)
 
     def _adopt(self, fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)

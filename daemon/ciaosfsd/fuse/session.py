@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from ciaosfs.base.log import RateLimit
 from ciaosfs.client import mounts
 from ciaosfs.drive.workers import Workers
 from ciaosfsd import memory
+from ciaosfsd.fuse.awake import Awake
 from ciaosfsd.fuse.errors import guarded
 from ciaosfsd.fuse.loop import Loop
 from ciaosfsd.fuse.operations import Handlers
@@ -148,11 +150,12 @@ def mounted(
     requests: Requests,
     wanted: Collection[str] = (),
     is_awaited: Callable[[], bool] = lambda: False,
+    awake: Awake | None = None,
 ) -> Iterator[Session]:
     """Mount `filesystem` at `mountpoint`, as `check_mountpoint` returned it; on leaving it is not mounted.
 
     `handlers` answer what is asked and `requests` counts it, `ready` works ahead while nobody asks, `wanted` are some of
-    `mounts.MOUNT_OPTIONS`. `is_awaited` is as for `Loop`.
+    `mounts.MOUNT_OPTIONS`. `is_awaited` and `awake` are as for `Loop`.
     Raises MountError when the kernel or fusermount3 refuses.
     """
     loop = Loop(
@@ -160,6 +163,7 @@ def mounted(
         settle=filesystem.settle,
         is_awaited=is_awaited,
         is_digesting=ready.is_digesting,
+        awake=awake,
     )
     logging.getLogger("pyfuse3").addFilter(_is_rare)
     pyfuse3.trio = loop  # type: ignore[attr-defined]  # the seam that pyfuse3.asyncio uses, too
@@ -171,12 +175,14 @@ def mounted(
         finally:
             # Does nothing when the kernel has unmounted it already; lazily otherwise.
             pyfuse3.close(unmount=True)
+            loop.awake.rest(loop.requests, time.monotonic())
             log.info(
-                "unmounted requests=%d parked=%d vanished=%d escaped=%d",
+                "unmounted requests=%d parked=%d vanished=%d escaped=%d awake=%.1fs",
                 loop.requests,
                 loop.parked,
                 loop.vanished,
                 loop.escaped,
+                loop.awake.held_s,
             )
     finally:
         pyfuse3.trio = trio  # type: ignore[attr-defined]

@@ -36,6 +36,7 @@ def make_config(store: Path) -> StoreConfig:
         job_share=0.5,
         scrub_period_days=3.5,
         repair_after_s=60.0,
+        keep_awake=False,
         next_drive=6,
     )
 
@@ -126,6 +127,7 @@ def test_a_directory_without_a_store_names_mkfs(tmp_path: Path) -> None:
         ("05050505-0505-0505-0505-050505050505", "04040404-0404-0404-0404-040404040404", "same uuid"),
         ("05050505-0505-0505-0505-050505050505", "five", "no uuid"),
         ("commit_interval_s = 2.5", "commit_interval_s = 0", "between 0.1 and 300"),
+        ("keep_awake = false", "keep_awake = 0", "no bool"),
         ('compression = "none"', 'compression = "fast"', "one of auto, zstd, none"),
     ],
 )
