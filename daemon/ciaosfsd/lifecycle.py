@@ -65,6 +65,7 @@ async def _serve(
         if running.metrics is not None:
             nursery.start_soon(running.metrics.serve)
         nursery.start_soon(running.session.work_ahead)
+        nursery.start_soon(running.session.rest_when_quiet)
         nursery.start_soon(running.session.give_back_memory, lambda: running.control.calls)
         nursery.start_soon(_report_ready, running.session.wait_answering, on_ready)
         await running.session.serve()

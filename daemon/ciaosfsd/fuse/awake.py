@@ -18,9 +18,13 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import trio
+
+from ciaosfs.base import clock
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +37,8 @@ SHALLOW_US = 10
 NO_LIMIT_US = 2_000_000_000
 """The kernel's own value for nothing asked for."""
 
-REQUESTS_PER_S = 1000
-"""From here on waking up is a good part of the time: streams of 1 MiB requests and fsyncs seldom come to it."""
+REQUESTS_PER_S = 2000
+"""From here on waking up is a good part of the time. Streams of 1 MiB requests do not come to it, and would gain nothing."""
 LOOK_S = 0.01
 """Over so long the pace is taken."""
 QUIET_S = 0.02
@@ -57,6 +61,7 @@ class Awake:
         self._count = 0
         self._next_look = 0.0
         self._end = 0.0
+        self._begins = trio.lowlevel.ParkingLot()
 
     def look(self, requests: int, now: float) -> None:
         """To be called often, with all requests so far and the monotonic time."""
@@ -69,8 +74,20 @@ class Awake:
         self._count = requests
         self._next_look = now + LOOK_S
 
+    async def rest_when_quiet(self, count_requests: Callable[[], int]) -> None:
+        """Let processors sleep whenever there were no requests for QUIET_S, of which `look` is not called. For ever.
+
+        Costs nothing while they may sleep, and no request anything while they are kept awake."""
+        while True:
+            if not self.is_held:
+                await self._begins.park()
+            before = count_requests()
+            await trio.sleep(QUIET_S)
+            if count_requests() == before:
+                self.rest(before, clock.monotonic_s())
+
     def rest(self, requests: int, now: float) -> None:
-        """There were no requests for QUIET_S, or there will be none."""
+        """There will be no requests for now."""
         self._set(False, now)
         self._count = requests
         self._next_look = now + LOOK_S
@@ -90,6 +107,8 @@ class Awake:
             self.is_held = False
         else:
             self.is_held = is_held
+            if is_held:
+                self._begins.unpark_all()
 
 
 @contextmanager

@@ -46,7 +46,7 @@ from types import TracebackType
 
 import trio
 
-from ciaosfsd.fuse.awake import QUIET_S, Awake
+from ciaosfsd.fuse.awake import Awake
 
 log = logging.getLogger(__name__)
 
@@ -210,17 +210,9 @@ class Loop:
         if not self._poll(0) and not self._linger(fd):
             self.parked += 1
             self._settle()
-            await self._park(fd)
+            await trio.lowlevel.wait_readable(fd)
             self._renew()
         self.requests += 1
-
-    async def _park(self, fd: int) -> None:
-        if self.awake.is_held:
-            with trio.move_on_after(QUIET_S):
-                await trio.lowlevel.wait_readable(fd)
-                return
-            self.awake.rest(self.requests, time.monotonic())
-        await trio.lowlevel.wait_readable(fd)
 
     def _linger(self, fd: int) -> bool:
         # A worker that neither queues nor is the caller waits inside a handler, perhaps for a thread whose

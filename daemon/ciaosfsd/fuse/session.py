@@ -105,6 +105,10 @@ class Session:
         except Exception:
             log.exception("working ahead failed, the mount goes on without")
 
+    async def rest_when_quiet(self) -> None:
+        """Let processors sleep whenever nobody asks for anything; for ever."""
+        await self.loop.awake.rest_when_quiet(lambda: self.loop.requests)
+
     async def give_back_memory(self, count_calls: Callable[[], int]) -> None:
         """Give memory back whenever nobody asks for anything, here or by the calls that are counted; for ever."""
         trim = memory.find_trim()

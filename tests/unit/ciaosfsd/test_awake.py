@@ -110,25 +110,26 @@ def test_a_kernel_that_refuses_is_asked_once(idle_driver: Path, caplog: pytest.L
     assert "No space left" in caplog.text
 
 
-def test_it_ends_while_the_loop_waits_for_requests(device: Path, idle_driver: Path) -> None:
+def test_it_ends_when_there_are_no_more_requests(device: Path, idle_driver: Path) -> None:
     async def main() -> None:
         with pipe() as (reading, writing), open_awake(device=device, idle_driver=idle_driver) as awake:
             loop = Loop(awake=awake)
 
-            async def serve(count: int) -> None:
-                for _ in range(count):
-                    await loop.wait_readable(reading)
-                    os.read(reading, 1)
-
-            with trio.fail_after(10):
-                async with trio.open_nursery() as nursery:
+            async def burst() -> None:
+                with trio.fail_after(10):
                     while not awake.is_held:
                         os.write(writing, b"r" * 1000)
-                        await serve(1000)
-                    nursery.start_soon(serve, 1)
+                        for _ in range(1000):
+                            await loop.wait_readable(reading)
+                            os.read(reading, 1)
                     while awake.is_held:  # noqa: ASYNC110 - the code under test has no event
                         await trio.sleep(QUIET_S)
-                    os.write(writing, b"r")
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(awake.rest_when_quiet, lambda: loop.requests)
+                await burst()
+                await burst()
+                nursery.cancel_scope.cancel()
 
     trio.run(main)
-    assert asked(device) == [0, NO_LIMIT_US]
+    assert asked(device) == [0, NO_LIMIT_US, 0, NO_LIMIT_US]
