@@ -47,6 +47,13 @@ class DriveFile(Protocol):
         Does not block: may be called in the loop. Raises OSError as `read`.
         """
 
+    def read_into(self, offset: int, into: memoryview) -> int | None:
+        """Fill `into`, which begins on a page, from `offset`, past the page cache; return how many bytes came.
+
+        Fewer only where the file ends. None when the file can only be read through the page cache: then nothing was
+        done. `offset` and the length are multiples of 4 KiB. Raises OSError.
+        """
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Write the buffers one after the other from `offset`. All bytes are handed over, or OSError is
         raised.

@@ -114,6 +114,11 @@ class Lane:
         return self._given_up > 0
 
     @property
+    def running(self) -> int:
+        """Reads under way in threads."""
+        return self._running
+
+    @property
     def has_late(self) -> bool:
         """Whether a read under way has passed its bound."""
         return self._late > 0 or self._given_up > 0

@@ -30,17 +30,19 @@ class File:
         self.counted = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Handle:
     """One open(2) of a file: what the kernel calls a file handle.
 
-    `next_offset` finds sequential readers; `ahead_to` is up to where the drives were asked for what these will want.
+    `next_offset` finds sequential readers; `run_start` is where they began, `ahead_to` up to where the drives were asked
+    for what they will want. Equal to itself alone.
     """
 
     file: File
     flags: int
     next_offset: int = 0
     ahead_to: int = 0
+    run_start: int = 0
 
 
 class Files:

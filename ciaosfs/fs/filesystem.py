@@ -294,11 +294,13 @@ class FileSystem:
         """Close a handle on a file without a name, which nobody else knows: its bytes and its inode go at once."""
         ino = self._handle(fh).file.ino
         self._reclaimer.unlinked(ino)
+        self._reader.forget(self._handle(fh))
         self._files.release(fh)
         self._reclaimer.forgotten([ino])
 
     def release(self, fh: int) -> None:
         """Close a handle. A file without names and handles is purged when the kernel forgets it, not before."""
+        self._reader.forget(self._handle(fh))
         self._files.release(fh)
 
     def read_nowait(self, fh: int, offset: int, size: int) -> Buffer | None:

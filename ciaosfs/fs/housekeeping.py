@@ -17,9 +17,10 @@ STRIPES_LOOK_S = 2.0
 
 
 async def watch_drives(chunks: ChunkStore) -> None:
-    """Notice drives that go and come, for ever."""
+    """Notice drives that go and come, and buffers that nobody uses, for ever."""
     while True:
         await trio.sleep(DRIVES_LOOK_S)
+        chunks.prefetcher.tidy()
         try:
             await chunks.refresh_drives()
         except OSError as error:

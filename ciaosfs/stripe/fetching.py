@@ -15,7 +15,7 @@ from ciaosfs.drive.tours import Step
 from ciaosfs.stripe.heads import HeadCache, KnownShard
 from ciaosfs.stripe.spreading import Written
 from ciaosfs.volume.files import VolumeFile, VolumeFiles
-from ciaosfs.volume.reader import read_head, read_range, read_range_nowait
+from ciaosfs.volume.reader import read_head, read_range, read_range_into, read_range_nowait
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,29 @@ class ShardFetcher:
         Raises ShardDamagedError, StoreError, DriveGoneError, OSError (FileNotFoundError: the volume is gone).
         """
         with self.files.reading(place.volume_id) as (volume, file):
-            known = self._heads.get(place)
-            if known is None or known.volume is not volume or known.head.stripe_id != stripe.stripe_id:
-                known = self._known_shard(stripe, place, volume, file)
+            known = self._look_up(stripe, place, volume, file)
             if with_neighbours:
                 window = (known.payload_at + start) // NEIGHBOURS_BYTES * NEIGHBOURS_BYTES
                 file.advise(window, NEIGHBOURS_BYTES)
             return read_range(file, known.head, start, length)
+
+    def fetch_into(self, stripe: StripeRecord, place: ShardPlace, start: int, into: memoryview) -> bool:
+        """Whole blocks of one shard from `start` on into a buffer that begins on a page, verified, past the page cache.
+
+        False when the drive can only be read through the page cache. Raises as `fetch`.
+        """
+        with self.files.reading(place.volume_id) as (volume, file):
+            known = self._look_up(stripe, place, volume, file)
+            return read_range_into(file, known.head, start, into)
+
+    def _look_up(
+        self, stripe: StripeRecord, place: ShardPlace, volume: VolumeFile, file: DriveFile
+    ) -> KnownShard:
+        """Blocking. The head at `place`, read if it is not known."""
+        known = self._heads.get(place)
+        if known is None or known.volume is not volume or known.head.stripe_id != stripe.stripe_id:
+            known = self._known_shard(stripe, place, volume, file)
+        return known
 
     def _known_shard(
         self, stripe: StripeRecord, place: ShardPlace, volume: VolumeFile, file: DriveFile

@@ -1,8 +1,8 @@
 """Verified payload bytes of stripes, whatever becomes of up to `parity_count` of their shards.
 
-Three ways, each when the one before cannot: from the page cache, in the loop (`read_nowait`); from the drives
-that have the bytes, in worker threads; decoded from the same range of other shards, also when a drive lags. The last
-two are `read`, and a race between them is in `gathering.py`.
+Four ways, each when the one before cannot: from the page cache, in the loop (`read_nowait`); from what was read ahead
+(`prefetching.py`); from the drives that have the bytes, in worker threads; decoded from the same range of other shards, also
+when a drive lags. The last three are `read`, and a race between the last two is in `gathering.py`.
 A shard that is damaged is reported through `on_damage`; one whose drive is absent is not, that is no damage.
 """
 
@@ -29,6 +29,7 @@ from ciaosfs.stripe.damage import DamageReports
 from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.gathering import Gatherer
 from ciaosfs.stripe.layout import ShardRange, plan_read, split_blocks
+from ciaosfs.stripe.prefetching import Prefetcher
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,15 @@ class StripeReader:
     """Reads stripes. All methods are for the loop."""
 
     def __init__(
-        self, shards: ShardFetcher, workers: Workers, calls: DriveCalls, damage: DamageReports
+        self,
+        shards: ShardFetcher,
+        prefetcher: Prefetcher,
+        workers: Workers,
+        calls: DriveCalls,
+        damage: DamageReports,
     ) -> None:
         self._files = shards.files
+        self._prefetcher = prefetcher
         self._calls = calls
         self._shards = shards
         self._damage = damage
@@ -163,6 +170,9 @@ class StripeReader:
         self, stripe: StripeRecord, wanted: ShardRange, *, with_neighbours: bool = False
     ) -> Buffer:
         """One range of one data shard; block by block if too many shards have a bad block somewhere in it."""
+        found = await self._prefetcher.read(stripe, wanted)
+        if found is not None:
+            return found
         try:
             return await self._gatherer.read(stripe, wanted, with_neighbours=with_neighbours)
         except StripeLostError:

@@ -30,6 +30,7 @@ from ciaosfs.stripe.durability import Durability, OnDamage
 from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.listing import list_shards
 from ciaosfs.stripe.log import CommitLog, LogEntry
+from ciaosfs.stripe.prefetching import Prefetcher
 from ciaosfs.stripe.presence import Presence
 from ciaosfs.stripe.reader import ReaderStatistics, StripeReader
 from ciaosfs.stripe.rebuild import Rebuilder
@@ -114,7 +115,9 @@ class ChunkStore:
         )
         self._shards = ShardFetcher(self._files)
         damage = DamageReports(self._tell_damage, drives.all_present)
-        self._reader = StripeReader(self._shards, workers, self._calls, damage)
+        self.prefetcher = Prefetcher(self._shards, self._calls)
+        """Reads ahead for who reads from one end to the other; `read` finds it."""
+        self._reader = StripeReader(self._shards, self.prefetcher, workers, self._calls, damage)
         self._rebuilder = Rebuilder(
             drives, self._shards, self._chooser, self._spreader, self._durability, damage, self._calls
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ciaosfs.base.errors import ShardDamagedError
 from ciaosfs.base.limits import CHECK_BLOCK_BYTES
+from ciaosfs.base.types import Buffer
 from ciaosfs.codec.checksum import verify_blocks
 from ciaosfs.codec.needle import NeedleHead, NeedleKind, decode_head, head_bytes_for
 from ciaosfs.drive.interface import DriveFile
@@ -60,13 +61,32 @@ def read_range(file: DriveFile, head: NeedleHead, start: int, length: int) -> me
     data = file.read(head.offset + head.payload_start + base, stop - base)
     if len(data) != stop - base:
         raise ShardDamagedError(f"Volume {head.volume_id:016x} ends inside the needle at byte {head.offset}.")
+    _verify(data, head, first)
+    return memoryview(data)[start - base : start - base + length]
+
+
+def read_range_into(file: DriveFile, head: NeedleHead, start: int, into: memoryview) -> bool:
+    """Fill `into` with whole blocks of a needle's payload from `start`, past the page cache, verified. Blocking.
+
+    False, and nothing was done, when the file can only be read through the page cache. Raises as `read_range`.
+    """
+    assert start % CHECK_BLOCK_BYTES == 0 and start + len(into) <= head.shard_bytes
+    count = file.read_into(head.offset + head.payload_start + start, into)
+    if count is None:
+        return False
+    if count != len(into):
+        raise ShardDamagedError(f"Volume {head.volume_id:016x} ends inside the needle at byte {head.offset}.")
+    _verify(into, head, start // CHECK_BLOCK_BYTES)
+    return True
+
+
+def _verify(data: Buffer, head: NeedleHead, first: int) -> None:
     bad = verify_blocks(data, head.sums, first, head.stripe_id, head.shard_index)
     if bad is not None:
         raise ShardDamagedError(
             f"Block {bad} of the needle at byte {head.offset} of volume {head.volume_id:016x} "
             "fails its checksum."
         )
-    return memoryview(data)[start - base : start - base + length]
 
 
 def read_range_nowait(

@@ -14,6 +14,7 @@ import pytest
 from ciaosfs.base.errors import DriveGoneError
 from ciaosfs.drive.interface import Drive, DriveFile
 from ciaosfs.drive.local import make_drive, open_drive, volume_name
+from ciaosfs.drive.pagebuffers import PageBuffers
 from tests.support.slow_drive import OPERATIONS, Pace, SlowDrive
 
 STORE = bytes(range(16))
@@ -180,6 +181,18 @@ def test_reads_are_short_only_at_the_end(file: DriveFile) -> None:
             found = read(offset, length)
             assert found is None or found == NOISE[offset : offset + length]
             assert read == file.read_nowait or found is not None
+
+
+def test_reading_past_the_page_cache_gives_what_reading_gives(file: DriveFile) -> None:
+    file.write(0, [NOISE])
+    buffer = PageBuffers(1, 1 << 20).take()
+    assert buffer is not None
+    for offset, length in ((0, 4096), (8192, 16_384), (4096, len(NOISE) // 4096 * 4096), (1 << 30, 4096)):
+        count = file.read_into(offset, buffer[:length])
+        if count is not None:
+            wanted = NOISE[offset : offset + length]
+            assert count == len(wanted)
+            assert bytes(buffer[:count]) == wanted
 
 
 def test_synced_bytes_are_there_when_opened_anew(drive: Drive, file: DriveFile, place: Path) -> None:

@@ -116,6 +116,11 @@ class SimFile:
             return None  # as if some pages were not in memory, always the same ones
         return self._open.now[offset : offset + length]
 
+    def read_into(self, offset: int, into: memoryview) -> int | None:
+        data = self.read(offset, len(into))
+        into[: len(data)] = data
+        return len(data)
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
         self._world.operation("write", self._label, f"{offset}+{len(data)} {zlib.crc32(data):08x}")

@@ -95,6 +95,11 @@ class FaultyFile:
             return None
         return self._inner.read_nowait(offset, length)
 
+    def read_into(self, offset: int, into: memoryview) -> int | None:
+        data = self.read(offset, len(into))
+        into[: len(data)] = data
+        return len(data)
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         if self._faults.before_write is not None:
             self._faults.before_write(self._name, offset)

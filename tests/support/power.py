@@ -100,6 +100,9 @@ class PoweredFile:
     def read_nowait(self, offset: int, length: int) -> bytearray | None:
         return self._inner.read_nowait(offset, length)
 
+    def read_into(self, offset: int, into: memoryview) -> int | None:
+        return self._inner.read_into(offset, into)
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
         with self._owner.turn:

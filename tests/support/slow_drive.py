@@ -70,6 +70,10 @@ class SlowFile:
     def read_nowait(self, offset: int, length: int) -> bytearray | None:
         return self._inner.read_nowait(offset, length)
 
+    def read_into(self, offset: int, into: memoryview) -> int | None:
+        self._pace.wait("read")
+        return self._inner.read_into(offset, into)
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         self._pace.wait("write")
         self._inner.write(offset, buffers)

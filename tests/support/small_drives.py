@@ -43,6 +43,9 @@ class _SmallFile:
     def read_nowait(self, offset: int, length: int) -> bytearray | None:
         return self._inner.read_nowait(offset, length)
 
+    def read_into(self, offset: int, into: memoryview) -> int | None:
+        return self._inner.read_into(offset, into)
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
         free = self._drive.free().free_bytes // PAGE_BYTES * PAGE_BYTES

@@ -216,3 +216,21 @@ def test_no_space_is_told_with_its_errno(file: LocalFile, monkeypatch: pytest.Mo
     with pytest.raises(OSError) as caught:
         file.preallocate(4096)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_file_that_cannot_be_read_past_the_page_cache_says_so() -> None:
+    with_pages = LocalFile(os.open("/proc/self/status", os.O_RDONLY))
+    try:
+        assert with_pages.read_into(0, memoryview(bytearray(4096))) is None
+    finally:
+        with_pages.close()
+
+
+def test_a_closed_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    file = LocalFile(os.open(path, os.O_RDONLY))
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        file.read_into(0, memoryview(bytearray(4096)))
+    assert caught.value.errno == errno.EBADF

@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import trio_test
 
 from ciaosfs.base.errors import FsError
 from ciaosfs.base.limits import MIB, STRIPE_PAYLOAD_BYTES_MAX
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.filesystem import FileSystem
-from ciaosfs.fs.reading import READAHEAD_STRIPES
 from ciaosfs.meta.inodes import ROOT_INO
 from tests.support.builders import WHO, Store
 
 STRIPES = 6
+TOTAL_BYTES = STRIPES * STRIPE_PAYLOAD_BYTES_MAX
 
 
-def watch_asking(filesystem: FileSystem) -> list[int]:
-    """The stripes that are asked for from now on."""
-    asked: list[int] = []
+def watch_asking(filesystem: FileSystem, into: str = "memory") -> list[tuple[int, int, int]]:
+    """What is read ahead from now on: stripe, and from where to where in it."""
+    asked: list[tuple[int, int, int]] = []
+    chunks = filesystem._chunks
+    really = chunks.prefetcher.begin
+
+    def prefetch(reader: object, stripe: StripeRecord, start: int, end: int) -> int | None:
+        if into != "memory":
+            return None
+        reached = really(reader, stripe, start, end)
+        if reached is not None and reached > start:
+            asked.append((stripe.stripe_id, start, reached))
+        return reached
 
     async def advise(stripe: StripeRecord) -> None:
-        asked.append(stripe.stripe_id)
+        asked.append((stripe.stripe_id, 0, stripe.payload_bytes))
 
-    filesystem._chunks.advise = advise  # type: ignore[method-assign]
+    chunks.prefetcher.begin = prefetch  # type: ignore[method-assign]
+    chunks.advise = advise  # type: ignore[method-assign]
     return asked
 
 
@@ -43,23 +56,30 @@ async def make_stream(filesystem: FileSystem) -> tuple[int, list[int]]:
     return handle, stripes
 
 
+@pytest.mark.parametrize("into", ["memory", "page cache"])
 @trio_test
-async def test_each_stripe_is_asked_for_once_in_each_pass(tmp_path: Path) -> None:
+async def test_each_byte_is_read_ahead_once_in_each_pass(tmp_path: Path, into: str) -> None:
     async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
         handle, stripes = await make_stream(filesystem)
         ino = filesystem._handle(handle).file.ino
         filesystem.release(handle)
-        asked = watch_asking(filesystem)
+        asked = watch_asking(filesystem, into)
         for _ in range(2):
             asked.clear()
             handle = await filesystem.open(ino, os.O_RDONLY, WHO)
-            for offset in range(0, STRIPES * STRIPE_PAYLOAD_BYTES_MAX, MIB):
+            for offset in range(0, TOTAL_BYTES, MIB):
                 await filesystem.read(handle, offset, MIB)
-                reached = min(
-                    STRIPES - 1, (offset + MIB) // STRIPE_PAYLOAD_BYTES_MAX + READAHEAD_STRIPES // 2
-                )
-                assert set(stripes[: reached + 1]) <= set(asked)
-            assert sorted(asked) == sorted(stripes)
+                reached = min(STRIPES - 1, (offset + MIB) // STRIPE_PAYLOAD_BYTES_MAX + 1)
+                assert set(stripes[: reached + 1]) <= {stripe for stripe, _, _ in asked}
+            seen = sorted(
+                (stripes.index(stripe) * STRIPE_PAYLOAD_BYTES_MAX + start, end - start)
+                for stripe, start, end in asked
+            )
+            first = MIB if into == "memory" else 0
+            assert [start for start, _ in seen] == list(
+                accumulate((length for _, length in seen[:-1]), initial=first)
+            )
+            assert sum(length for _, length in seen) == TOTAL_BYTES - first
             filesystem.release(handle)
         asked.clear()
         handle = await filesystem.open(ino, os.O_RDONLY, WHO)
@@ -69,18 +89,48 @@ async def test_each_stripe_is_asked_for_once_in_each_pass(tmp_path: Path) -> Non
         filesystem.release(handle)
 
 
+@pytest.mark.parametrize("into", ["memory", "page cache"])
 @trio_test
-async def test_who_goes_back_on_the_same_handle_is_read_ahead_for_again(tmp_path: Path) -> None:
+async def test_who_goes_back_on_the_same_handle_is_read_ahead_for_again(tmp_path: Path, into: str) -> None:
     async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
         handle, stripes = await make_stream(filesystem)
-        asked = watch_asking(filesystem)
-        for offset in range(0, STRIPES * STRIPE_PAYLOAD_BYTES_MAX, MIB):
+        asked = watch_asking(filesystem, into)
+        for offset in range(0, TOTAL_BYTES, MIB):
             await filesystem.read(handle, offset, MIB)
         asked.clear()
         filesystem._handle(handle).next_offset = MIB  # as after a read that was answered from the page cache
         await filesystem.read(handle, MIB, MIB)
-        assert set(stripes[: 1 + READAHEAD_STRIPES]) <= set(asked)
+        assert set(stripes[:3]) <= {stripe for stripe, _, _ in asked}
         filesystem.release(handle)
+
+
+@trio_test
+async def test_streams_read_the_same_bytes_from_what_was_read_ahead(tmp_path: Path) -> None:
+    """Several at once, in reads that do not keep to shards, one of which stops and one of which goes elsewhere."""
+    async with Store.make(tmp_path / "store", 4, 2).open() as filesystem:
+        handle, _ = await make_stream(filesystem)
+        ino = filesystem._handle(handle).file.ino
+        wanted = b"".join(
+            [bytes(await filesystem.read(handle, at, MIB)) for at in range(0, TOTAL_BYTES, MIB)]
+        )
+        filesystem.release(handle)
+        prefetcher = filesystem._chunks.prefetcher
+
+        async def read(begin: int, end: int, size: int) -> None:
+            number = await filesystem.open(ino, os.O_RDONLY, WHO)
+            for start, stop in ((0, size), (begin, end)):
+                for at in range(start, stop, size):
+                    found = bytes(await filesystem.read(number, at, size))
+                    assert (found == wanted[at : at + size]) is True
+            filesystem.release(number)
+
+        before = prefetcher.taken
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, 0, TOTAL_BYTES, MIB)
+            nursery.start_soon(read, 0, TOTAL_BYTES, MIB // 8)
+            nursery.start_soon(read, 5 * MIB, 12 * MIB, 700_001)
+        assert prefetcher.taken > before
+        assert prefetcher.kept == 0, "all handles are closed"
 
 
 @trio_test

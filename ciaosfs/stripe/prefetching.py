@@ -1,0 +1,233 @@
+"""Shards read ahead into memory, for those who read from one end to the other.
+
+A stream that is read through the page cache costs two copies and a page of 4 KiB at a time, and each of its reads a trip to
+a thread and back. Here one call in a thread brings a *piece* of a shard straight from the device into memory and verifies
+it, before it is asked for; the read then takes it without waiting. The page cache, where the kernel keeps the file itself,
+is not filled a second time.
+
+A piece that fails is forgotten: the read that comes finds out why, and knows what to do. So does it when a piece is late.
+Stripes never change, and one that is gone fails its checksums, so a piece is good for as long as it is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+import outcome
+import trio
+
+from ciaosfs.base import clock, limits
+from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.types import ShardPlace, StripeRecord
+from ciaosfs.drive.calls import DriveCalls
+from ciaosfs.drive.lanes import ReadCall
+from ciaosfs.drive.pagebuffers import PageBuffers
+from ciaosfs.stripe.fetching import ShardFetcher
+from ciaosfs.stripe.layout import ShardRange, place_of, plan_read
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = 1 * limits.MIB
+PIECES_MAX = limits.READ_AHEAD_ROOM_BYTES // PIECE_BYTES
+READER_PIECES_MIN = 4
+"""A reader who would get fewer, because there are so many, is better off with the page cache."""
+LANE_READS_MAX = limits.DRIVE_READS_MAX - 1
+"""Reads under way on one drive from which on no piece is begun: others than streams want to read, too."""
+IDLE_S = 2.0
+"""Readers who were not heard of for so long lose what was read ahead for them when others need the room."""
+GONE_S = 10.0
+"""And when nobody needs it, after so long."""
+
+_Key = tuple[int, int, int]
+"""Stripe, shard, number of the piece in the shard."""
+
+
+class _Piece:
+    """One piece: under way, ready, or of no use. A ReadOwner (see lanes)."""
+
+    __slots__ = ("_drop", "end", "is_late", "is_ready", "key", "reader", "tasks", "view")
+
+    def __init__(
+        self, key: _Key, reader: Hashable, view: memoryview, end: int, drop: Callable[[_Piece], None]
+    ) -> None:
+        """`end`: so many bytes of it are payload, and not padding."""
+        self.key = key
+        self.reader = reader
+        self.view = view
+        self.end = end
+        self.is_ready = False
+        self.is_late = False
+        self.tasks: list[trio.lowlevel.Task] = []
+        self._drop = drop
+
+    @property
+    def is_under_way(self) -> bool:
+        return not self.is_ready and not self.is_late
+
+    def read_ended(self, call: ReadCall) -> None:
+        result = call.result
+        if isinstance(result, outcome.Error) and not isinstance(result.error, (CiaosError, OSError)):
+            log.error(
+                "reading ahead failed", exc_info=result.error
+            )  # our bug; the read that comes may do without
+        self.is_ready = isinstance(result, outcome.Value) and result.value is True
+        if not self.is_ready:
+            self._drop(self)
+        self._wake()
+
+    def read_late(self, call: ReadCall) -> bool:
+        """Nobody waits for it any longer: what they do instead asks others, too."""
+        self.is_late = True
+        self._wake()
+        return True
+
+    async def wait(self) -> None:
+        """Until it is not under way any more."""
+        task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self.tasks.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self.tasks.append(task)
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self) -> None:
+        tasks, self.tasks = self.tasks, []
+        for task in tasks:
+            trio.lowlevel.reschedule(task)
+
+
+class Prefetcher:
+    """For the loop. A *reader* is whoever reads one file from one end to the other: pieces are shared out among them."""
+
+    def __init__(self, shards: ShardFetcher, calls: DriveCalls) -> None:
+        self._shards = shards
+        self._calls = calls
+        self._buffers = PageBuffers(PIECES_MAX, PIECE_BYTES)
+        self._pieces: dict[_Key, _Piece] = {}
+        """In the order in which they were begun."""
+        self._counts: Counter[Hashable] = Counter()
+        self._heard_s: dict[Hashable, float] = {}
+        """When each reader that has pieces was last heard of."""
+        self._refused: set[int] = set()
+        """Drives that cannot be read past the page cache."""
+        self.taken = 0
+        """Ranges of shards that were there when they were asked for, or were waited for."""
+
+    @property
+    def kept(self) -> int:
+        """Pieces under way, or ready for who comes."""
+        return len(self._pieces)
+
+    def begin(self, reader: Hashable, stripe: StripeRecord, start: int, end: int) -> int | None:
+        """Read payload bytes `[start, end)` ahead, as far as there is room; return up to where that was done.
+
+        None when this stripe, or this reader, had better be served by the page cache. What lies on drives that are away
+        or lag is left to the read that comes.
+        """
+        if stripe.shard_bytes % limits.NEEDLE_ALIGN_LARGE:
+            return None
+        share = self._share(reader)
+        if share < READER_PIECES_MIN or self._counts[reader] >= share:
+            self._drop_idle(IDLE_S)
+            share = self._share(reader)
+        if share < READER_PIECES_MIN:
+            return None
+        for wanted in plan_read(stripe, start, end - start):
+            place = place_of(stripe, wanted.shard_index)
+            volume = None if place is None else self._shards.files.get(place.volume_id)
+            if place is None or volume is None:
+                continue
+            if volume.drive_number in self._refused:
+                return None
+            lane = self._calls.lane(volume.drive_number)
+            if lane.is_to_be_avoided:
+                continue
+            for number in range(
+                wanted.start // PIECE_BYTES, -(-(wanted.start + wanted.length) // PIECE_BYTES)
+            ):
+                key = stripe.stripe_id, wanted.shard_index, number
+                if key in self._pieces:
+                    continue
+                at = number * PIECE_BYTES
+                if lane.running >= LANE_READS_MAX or self._counts[reader] >= share:
+                    return max(start, wanted.shard_index * stripe.shard_bytes + at)
+                view = self._take_buffer()
+                if view is None:
+                    return max(start, wanted.shard_index * stripe.shard_bytes + at)
+                view = view[: min(PIECE_BYTES, stripe.shard_bytes - at)]
+                payload_end = min(
+                    len(view), stripe.payload_bytes - wanted.shard_index * stripe.shard_bytes - at
+                )
+                piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._drop)
+                self._counts[reader] += 1
+                self._heard_s[reader] = clock.monotonic_s()
+                lane.read(piece, len(view), self._fetch, (stripe, place, at, view, volume.drive_number))
+        return end
+
+    async def read(self, stripe: StripeRecord, wanted: ShardRange) -> memoryview | None:
+        """A range that lies in one piece that was read ahead, verified; None when it was not.
+
+        The piece is let go of when its last byte is read.
+        """
+        number, start = divmod(wanted.start, PIECE_BYTES)
+        piece = self._pieces.get((stripe.stripe_id, wanted.shard_index, number))
+        if piece is None or start + wanted.length > len(piece.view):
+            return None
+        if piece.is_under_way:
+            await piece.wait()
+        if not piece.is_ready:
+            return None
+        self.taken += 1
+        if piece.reader in self._heard_s:
+            self._heard_s[piece.reader] = clock.monotonic_s()
+        if start + wanted.length >= piece.end:
+            self._drop(piece)
+        return piece.view[start : start + wanted.length]
+
+    def forget(self, reader: Hashable) -> None:
+        """The reader has ended, or reads on elsewhere: what was read ahead for it is of no use."""
+        if reader in self._counts:
+            for piece in [piece for piece in self._pieces.values() if piece.reader is reader]:
+                self._drop(piece)
+
+    def tidy(self) -> None:
+        """To be called now and then: give memory back when nobody has come for it."""
+        self._drop_idle(GONE_S)
+        if not self._pieces:
+            self._buffers.give_back()
+
+    def _share(self, reader: Hashable) -> int:
+        """How many pieces this reader may have, beside those who have some."""
+        return PIECES_MAX // (len(self._counts) + (reader not in self._counts))
+
+    def _take_buffer(self) -> memoryview | None:
+        if not self._buffers.free_count:
+            self._drop_idle(IDLE_S)
+        return self._buffers.take()
+
+    def _drop_idle(self, idle_s: float) -> None:
+        before = clock.monotonic_s() - idle_s
+        for reader in [reader for reader, heard_s in self._heard_s.items() if heard_s <= before]:
+            self.forget(reader)
+
+    def _drop(self, piece: _Piece) -> None:
+        """Its buffer is free when nobody uses it any more: a reader who was given it, or a thread that fills it."""
+        if self._pieces.get(piece.key) is piece:
+            del self._pieces[piece.key]
+            self._counts[piece.reader] -= 1
+            if not self._counts[piece.reader]:
+                del self._counts[piece.reader]
+                self._heard_s.pop(piece.reader, None)
+
+    def _fetch(
+        self, stripe: StripeRecord, place: ShardPlace, start: int, view: memoryview, drive_number: int
+    ) -> bool:
+        """Blocking. Whether `view` has the bytes now."""
+        is_done = self._shards.fetch_into(stripe, place, start, view)
+        if not is_done:
+            self._refused.add(drive_number)
+        return is_done
