@@ -34,6 +34,11 @@ class PageBuffers:
         self._owners: dict[int, weakref.ref[ctypes.Array[ctypes.c_char]]] = {}
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether memory is taken from the system."""
+        return self._memory is not None
+
+    @property
     def free_count(self) -> int:
         return self._count if self._memory is None else len(self._free)
 
@@ -51,7 +56,7 @@ class PageBuffers:
 
     def give_back(self) -> None:
         """Return the memory to the system, unless a buffer is in use."""
-        if len(self._free) == self._count:
+        if self._memory is not None and len(self._free) == self._count:
             self._memory = None
             self._owners.clear()
             self._free.clear()

@@ -197,6 +197,10 @@ class Prefetcher:
     def tidy(self) -> None:
         """To be called now and then: give memory back when nobody has come for it."""
         self._drop_idle(GONE_S)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Return the memory to the system when nothing is read ahead: who writes needs it more. Cheap."""
         if not self._pieces:
             self._buffers.give_back()
 

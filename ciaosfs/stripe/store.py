@@ -171,6 +171,7 @@ class ChunkStore:
         `data_count`. Raises NoSpaceError, and DriveGoneError when too few drives can be written to. When
         cancelled, what was written becomes dead space. `coded`: as k+m shards in data volumes, however small.
         """
+        self.prefetcher.give_back()
         record, written = await self._writer.write(pieces, kind, coded=coded)
         self._shards.wrote(written)
         return record

@@ -155,6 +155,21 @@ async def test_room_is_shared_out_and_comes_back(tmp_path: Path, monkeypatch: py
 
 
 @trio_test
+async def test_writing_takes_the_memory_that_nobody_reads_into(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path, 4, 2)
+    payload = some_bytes(PAYLOAD_BYTES)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([payload])
+        chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES)
+        await ended(chunks)
+        await chunks.write_stripe([payload])
+        assert chunks.prefetcher._buffers.is_mapped, "somebody may still come"
+        chunks.prefetcher.forget("reader")
+        await chunks.write_stripe([payload])
+        assert not chunks.prefetcher._buffers.is_mapped
+
+
+@trio_test
 async def test_a_drive_that_is_busy_is_not_asked_for_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
