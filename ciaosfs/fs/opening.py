@@ -38,6 +38,7 @@ from ciaosfs.fs.slicing import Slicer
 from ciaosfs.meta import reports
 from ciaosfs.meta.metadata import Metadata
 from ciaosfs.stripe.arriving import open_drives
+from ciaosfs.stripe.layout import place_of
 from ciaosfs.stripe.store import ChunkStore, DriveSet
 from ciaosfs.volume.driveset import DriveOpener
 
@@ -124,7 +125,7 @@ async def open_store(
                     await committer.copy_again(recovered.to_copy)
                 filesystem.prepare()
                 if recovered.torn_stripes:
-                    await _heal(recovered.torn_stripes, compactor, committer)
+                    await _heal(recovered.torn_stripes, compactor, committer, filesystem.parts)
                 if not recovered.must_supersede or await committer.supersede():
                     await workers.run(note_boot, boot)
                 nursery.start_soon(housekeeping.watch_drives, chunks)
@@ -155,9 +156,23 @@ def _known_end(meta: Metadata, volume_id: int) -> int:
         return reports.end_in_volume(reader, volume_id)
 
 
-async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committer) -> None:
-    """Write torn stripes anew: the next fsync promises that they survive the loss of any m drives."""
+async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committer, parts: Parts) -> None:
+    """Write torn stripes anew: the next fsync promises that they survive the loss of any m drives.
+
+    Where there is no room for that, what is torn counts as missing from now on, and is repaired as soon as there is.
+    """
     healed = [await compactor.rewrite(stripe_id) for stripe_id in stripe_ids]
+    for stripe_id, is_healed in zip(stripe_ids, healed, strict=True):
+        record = parts.meta.stripes.load(stripe_id)
+        if is_healed or record is None:
+            continue
+        damaged = await parts.chunks.damaged_shards(record)
+        if len(record.places) - len(damaged) < record.data_count:
+            continue  # what is left of each may be needed
+        for shard_index in damaged:
+            place = place_of(record, shard_index)
+            if place is not None and parts.meta.stripes.forget_shard(stripe_id, place):
+                parts.reclaimer.replaced(record, [place])
     await committer.commit()
     log.warning("%d of %d stripes torn by a power cut were written anew", sum(healed), len(healed))
 
