@@ -13,7 +13,9 @@ import pytest
 from trio.testing import trio_test
 
 from ciaosfs.base.crashpoints import hooked
+from ciaosfs.base.errors import NoSpaceError
 from ciaosfs.base.types import StripeRecord
+from ciaosfs.fs.merge import Merger
 from tests.support.builders import Store, complaints, files_of, put
 from tests.support.harm import records, zero
 
@@ -58,6 +60,33 @@ async def test_a_stripe_that_lost_moved_shards_is_whole_again_after_the_opening(
     if not with_database:
         store.lose_database()
     assert await files_of(store) == FILES
+    for lost in itertools.combinations(range(6), 2):
+        copy = store.copy(tmp_path / f"without-{lost}")
+        for number in lost:
+            copy.hide(number)
+        assert await files_of(copy) == FILES, lost
+
+
+@trio_test
+async def test_moved_shards_that_were_lost_count_as_missing_while_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 779972564156 of the simulator: they were taken for whole until a scrub."""
+    store, stripe = await moved(tmp_path, [1, 4])
+    for index in (1, 4):
+        zero(store, stripe, stripe.places[index])
+
+    async def no_room(*arguments: object) -> bool:
+        raise NoSpaceError("there is no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Merger, "merge", no_room)
+        async with store.open() as filesystem:
+            (found,) = records(filesystem)
+            assert [place.shard_index for place in found.places] == [0, 2, 3, 5]
+            assert found.missing_count == 2
+            assert await filesystem.parts.mender.mend(found.stripe_id, [1, 4]) == 2
+            await filesystem.sync()
     for lost in itertools.combinations(range(6), 2):
         copy = store.copy(tmp_path / f"without-{lost}")
         for number in lost:
