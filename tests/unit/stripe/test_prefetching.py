@@ -13,7 +13,6 @@ from trio.testing import trio_test
 from ciaosfs.base import limits
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.drive.localfile import LocalFile
-from ciaosfs.drive.workers import Workers
 from ciaosfs.stripe import prefetching
 from ciaosfs.stripe.prefetching import PIECE_BYTES, PIECES_MAX, READER_PIECES_MIN
 from ciaosfs.stripe.store import ChunkStore
@@ -236,7 +235,7 @@ async def test_the_pool_ends_while_pieces_are_under_way(tmp_path: Path) -> None:
     """Leaving the store waits for them, as for every call."""
     bench = Bench.make(tmp_path, 4, 2)
     async with bench.store() as chunks:
-        assert isinstance(chunks._workers, Workers)
         record = await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)])
         chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES)
-    assert chunks.prefetcher._buffers.free_count <= PIECES_MAX
+        assert chunks.prefetcher.kept == PAYLOAD_BYTES // PIECE_BYTES
+    assert [piece for piece in chunks.prefetcher._pieces.values() if not piece.is_ready] == []
