@@ -20,7 +20,7 @@ import trio
 
 from ciaosfs.base import clock, limits
 from ciaosfs.base.errors import CiaosError
-from ciaosfs.base.types import ShardPlace, StripeRecord
+from ciaosfs.base.types import Buffer, ShardPlace, StripeRecord
 from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.lanes import ReadCall
 from ciaosfs.drive.pagebuffers import PageBuffers
@@ -168,14 +168,30 @@ class Prefetcher:
                 lane.read(piece, len(view), self._fetch, (stripe, place, at, view, volume.drive_number))
         return end
 
-    async def read(self, stripe: StripeRecord, wanted: ShardRange) -> memoryview | None:
-        """A range that lies in one piece that was read ahead, verified; None when it was not.
+    async def read(self, stripe: StripeRecord, wanted: ShardRange) -> Buffer | None:
+        """A range that was read ahead as a whole, verified; None when it was not. Copied where pieces meet.
 
-        The piece is let go of when its last byte is read.
+        A piece is let go of when its last byte is read.
         """
-        number, start = divmod(wanted.start, PIECE_BYTES)
-        piece = self._pieces.get((stripe.stripe_id, wanted.shard_index, number))
-        if piece is None or start + wanted.length > len(piece.view):
+        index, start, length = wanted
+        parts: list[memoryview] = []
+        while length:
+            found = await self._read_piece(
+                stripe, index, start, min(length, PIECE_BYTES - start % PIECE_BYTES)
+            )
+            if found is None:
+                return None
+            parts.append(found)
+            start += len(found)
+            length -= len(found)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _read_piece(
+        self, stripe: StripeRecord, shard_index: int, offset: int, length: int
+    ) -> memoryview | None:
+        number, start = divmod(offset, PIECE_BYTES)
+        piece = self._pieces.get((stripe.stripe_id, shard_index, number))
+        if piece is None:
             return None
         if piece.is_under_way:
             await piece.wait()
@@ -184,9 +200,9 @@ class Prefetcher:
         self.taken += 1
         if piece.reader in self._heard_s:
             self._heard_s[piece.reader] = clock.monotonic_s()
-        if start + wanted.length >= piece.end:
+        if start + length >= piece.end:
             self._drop(piece)
-        return piece.view[start : start + wanted.length]
+        return piece.view[start : start + length]
 
     def forget(self, reader: Hashable) -> None:
         """The reader has ended, or reads on elsewhere: what was read ahead for it is of no use."""

@@ -71,6 +71,24 @@ async def test_what_was_read_ahead_is_what_was_written(
 
 
 @trio_test
+async def test_reads_that_do_not_keep_to_pieces_find_them_all(tmp_path: Path) -> None:
+    """As those of a file whose stripes begin anywhere."""
+    bench = Bench.make(tmp_path, 2, 1)
+    payload = some_bytes(PAYLOAD_BYTES)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([payload])
+        chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES)
+        await ended(chunks)
+        before = chunks._reader.statistics().reads, chunks.prefetcher.taken
+        for start in range(0, PAYLOAD_BYTES, 700_001):
+            found = await chunks.read(record, start, min(700_001, PAYLOAD_BYTES - start))
+            assert (bytes(found) == payload[start : start + 700_001]) is True
+        assert chunks._reader.statistics().reads - before[0] == 6
+        assert chunks.prefetcher.taken - before[1] == 6 + 3, "three of the reads need two pieces"
+        assert chunks.prefetcher.kept == 0
+
+
+@trio_test
 async def test_a_damaged_piece_is_decoded_and_reported_by_who_reads_it(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path, 4, 2)
     payload = some_bytes(PAYLOAD_BYTES)
