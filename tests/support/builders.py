@@ -80,8 +80,8 @@ class Store:
             yield filesystem, jobs
 
     def copy(self, target: Path) -> Store:
-        """What `kill -9` leaves at this moment; may be called while the store is open and at rest."""
-        shutil.copytree(self.path, target, symlinks=True)
+        """What `kill -9` leaves at this moment; may be called while the store is open, from its loop or at rest."""
+        shutil.copytree(self.path, target, symlinks=True, copy_function=_copy_unless_gone)
         return Store(target)
 
     def drive(self, number: int) -> Path:
@@ -122,6 +122,15 @@ class Store:
         """What the volumes of all drives occupy."""
         files = [file for drive in self.config.drives for file in self.volumes(drive.number)]
         return sum(os.stat(file).st_blocks * 512 for file in files)
+
+
+def _copy_unless_gone(source: str, target: str) -> None:
+    """Threads may delete files meanwhile, as the journal of an image is deleted: those are gone from the copy, or whole."""
+    try:
+        shutil.copy2(source, target)
+    except FileNotFoundError as error:
+        if error.filename != source:
+            raise
 
 
 def complaints(database: Path) -> list[str]:

@@ -180,8 +180,9 @@ class PoweredDrive:
         return self._inner.names()
 
     def remove(self, name: str) -> None:
-        self._inner.remove(name)
-        self._owner.removed(self.number, name)
+        with self._owner.turn:
+            self._inner.remove(name)
+            self._owner.removed(self.number, name)
 
     def free(self) -> FreeSpace:
         return self._inner.free()
