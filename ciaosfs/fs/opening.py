@@ -166,10 +166,9 @@ async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committe
         record = parts.meta.stripes.load(stripe_id)
         if is_healed or record is None:
             continue
-        damaged = await parts.chunks.damaged_shards(record)
-        if len(record.places) - len(damaged) < record.data_count:
-            continue  # what is left of each may be needed
-        for shard_index in damaged:
+        if not await parts.chunks.is_readable(record):
+            continue  # without drives that are away, what is left of each may be needed
+        for shard_index in await parts.chunks.damaged_shards(record):
             place = place_of(record, shard_index)
             if place is not None and parts.meta.stripes.forget_shard(stripe_id, place):
                 parts.reclaimer.replaced(record, [place])

@@ -17,7 +17,7 @@ from ciaosfs.base.errors import NoSpaceError
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.merge import Merger
 from tests.support.builders import Store, complaints, files_of, put
-from tests.support.harm import records, zero
+from tests.support.harm import drive_of, records, zero
 
 FILES = {b"large": random.Random(1).randbytes(1_500_000)}
 
@@ -92,6 +92,24 @@ async def test_moved_shards_that_were_lost_count_as_missing_while_there_is_no_ro
         for number in lost:
             copy.hide(number)
         assert await files_of(copy) == FILES, lost
+
+
+@trio_test
+async def test_with_a_drive_away_two_lost_moved_shards_are_too_many_and_the_former_places_count(
+    tmp_path: Path,
+) -> None:
+    store, stripe = await moved(tmp_path, [1, 4])
+    for index in (1, 4):
+        zero(store, stripe, stripe.places[index])
+    away = drive_of(store, stripe.places[0])
+    store.hide(away)
+    async with store.open() as filesystem:
+        assert any("was dropped" in report for report in filesystem.status().reports)
+        (found,) = records(filesystem)
+        assert len(found.places) == 6
+        assert found.places != stripe.places
+    store.bring_back(away)
+    assert await files_of(store) == FILES
 
 
 @trio_test
