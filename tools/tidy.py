@@ -45,7 +45,14 @@ DOORS = {
 }
 TRIO_FLOOR = 2
 CLOCK_DOOR = "ciaosfs.base.clock"
-CLOCK_CALLS = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now", "datetime.utcnow"}
+CLOCK_CALLS = {
+    "time.time",
+    "time.time_ns",
+    "time.clock_gettime_ns",
+    "datetime.now",
+    "datetime.datetime.now",
+    "datetime.utcnow",
+}
 PRINT_DOOR = "ciaosfs.cli.output"
 SQL_DOOR = "ciaosfs.meta"
 SQL = re.compile(

@@ -37,7 +37,9 @@ def set_attributes(
     meta: Metadata, files: Files, ino: int, changes: SetAttributes, who: Requester, now: int = 0
 ) -> Inode:
     """Apply `changes` in one step and return the inode as it is then. ENOENT when it is gone, EFBIG, EINVAL."""
-    now = now or clock.now_ns()
+    now = now or clock.FILES.now_ns()
+    if changes.ctime_ns is not None:  # nobody but the kernel sets it
+        clock.FILES.saw(changes.ctime_ns)
     if changes[:_TIMES] == _NOTHING:  # what the kernel says after each file it wrote back
         ctime_ns = now if changes.ctime_ns is None else changes.ctime_ns
         timed = meta.inodes.set_times(ino, changes.atime_ns, changes.mtime_ns, ctime_ns)

@@ -37,7 +37,7 @@ def load_directory(meta: Metadata, ino: int) -> Inode:
 
 def create_root(meta: Metadata, who: Requester) -> None:
     """The root directory of a new store: it is its own parent and belongs to who mounts the store first."""
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     meta.inodes.insert(
         Inode(
             ino=ROOT_INO,
@@ -73,7 +73,7 @@ def create(
     is_directory = stat.S_ISDIR(mode)
     if is_directory and directory.nlink >= limits.LINK_MAX:
         raise FsError(errno.EMLINK)
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     mode, flags, given = xattrs.inherit(meta, directory, mode)
     gid = who.gid
     if directory.mode & stat.S_ISGID:
@@ -116,7 +116,7 @@ def link(meta: Metadata, ino: int, parent: int, name: bytes) -> Inode:
         raise FsError(errno.EPERM)
     if inode.nlink >= limits.LINK_MAX:
         raise FsError(errno.EMLINK)
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     meta.dentries.insert(parent, name, ino)
     linked = inode._replace(nlink=inode.nlink + 1, ctime_ns=now, parent=inode.parent or parent)
     meta.inodes.update(linked)
@@ -130,7 +130,7 @@ def unlink(meta: Metadata, parent: int, name: bytes) -> Inode:
     inode = _named(meta, parent, name)
     if stat.S_ISDIR(inode.mode):
         raise FsError(errno.EISDIR)
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     meta.dentries.remove(parent, name)
     left = _unlinked(meta, inode, parent, now)
     _changed(meta, directory, now, 0)
@@ -145,7 +145,7 @@ def rmdir(meta: Metadata, parent: int, name: bytes) -> Inode:
         raise FsError(errno.ENOTDIR)
     if not meta.dentries.is_empty(inode.ino):
         raise FsError(errno.ENOTEMPTY)
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     meta.dentries.remove(parent, name)
     left = _unlinked(meta, inode, parent, now)
     _changed(meta, directory, now, -1)
@@ -180,7 +180,7 @@ def rename(
     is_directory = stat.S_ISDIR(inode.mode)
     if is_directory and source is not destination and destination.nlink >= limits.LINK_MAX and other is None:
         raise FsError(errno.EMLINK)
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     replaced: Inode | None = None
     if other is None:
         meta.dentries.insert(new_parent, new_name, inode.ino)
@@ -255,7 +255,7 @@ def _exchange(
 ) -> None:
     if inode.ino == other.ino:
         return
-    now = clock.now_ns()
+    now = clock.FILES.now_ns()
     meta.dentries.repoint(source.ino, name, other.ino)
     meta.dentries.repoint(destination.ino, new_name, inode.ino)
     meta.inodes.update(inode._replace(parent=destination.ino, ctime_ns=now))

@@ -67,7 +67,7 @@ def set_value(meta: Metadata, ino: int, name: bytes, value: bytes, who: Requeste
         flags |= FLAG_XATTRS
     else:
         meta.xattrs.remove(ino, name)
-    meta.inodes.update(inode._replace(mode=mode, flags=flags, ctime_ns=clock.now_ns()))
+    meta.inodes.update(inode._replace(mode=mode, flags=flags, ctime_ns=clock.FILES.now_ns()))
 
 
 def remove(meta: Metadata, ino: int, name: bytes) -> None:
@@ -85,7 +85,7 @@ def remove(meta: Metadata, ino: int, name: bytes) -> None:
         flags &= ~FLAG_ACL_DEFAULT
     elif name == COMPRESSION:
         flags &= ~FLAG_COMPRESS_NONE
-    meta.inodes.update(inode._replace(flags=flags, ctime_ns=clock.now_ns()))
+    meta.inodes.update(inode._replace(flags=flags, ctime_ns=clock.FILES.now_ns()))
 
 
 def inherit(meta: Metadata, parent: Inode, mode: int) -> tuple[int, int, list[tuple[bytes, bytes]]]:

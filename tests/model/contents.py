@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import stat
-import time
 from collections.abc import Awaitable, Callable
 
 import trio
 
-from ciaosfs.base import limits
+from ciaosfs.base import clock, limits
 from tests.model.machine import Machine, Step, Steps
 from tests.support.builders import WHO
 
@@ -72,7 +71,7 @@ async def stream(machine: Machine, step: Step) -> None:
 
 async def rewrite(machine: Machine, step: Step) -> None:
     """As an editor saves twice: the first content is on its way to the drives when the second replaces it."""
-    start = time.time_ns()
+    start = clock.FILES.now_ns()
     await write(machine, step)
     machine.settle(start)
     machine.fs._flusher.launch_all()

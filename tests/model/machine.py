@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import trio
 
+from ciaosfs.base import clock
 from ciaosfs.base.errors import FsError
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs.attributes import SetAttributes
@@ -156,7 +157,7 @@ class Machine:
     async def do(self, step: Step) -> Exit:
         self.touched.clear()
         self.log.append(f"{step.kind}{step[1:]}")
-        start = time.time_ns()
+        start = clock.FILES.now_ns()
         leaving = await self.table[step.kind][1](self, step)
         if leaving is Exit.CRASH:
             return leaving

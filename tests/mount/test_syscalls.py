@@ -97,6 +97,23 @@ def test_the_same_times_move_as_on_a_plain_directory(workdir: Path, tmp_path: Pa
     assert _moved_times(workdir / "t", TIMED[name]) == _moved_times(tmp_path / "t", TIMED[name])
 
 
+def test_what_is_done_later_never_looks_older(workdir: Path) -> None:
+    """The kernel stamps what is written, the daemon what is made, named and changed: by one clock, for make(1)."""
+    times = [workdir.stat().st_mtime_ns]
+    for number in range(50):
+        (workdir / "written").write_bytes(b"%d" % number)
+        times.append((workdir / "written").stat().st_mtime_ns)
+        (workdir / f"made{number}").mkdir()
+        times.append((workdir / f"made{number}").stat().st_mtime_ns)
+        (workdir / "written").write_bytes(b"%d again" % number)
+        times.append((workdir / "written").stat().st_mtime_ns)
+        (workdir / "written").chmod(0o600 + number % 2)
+        times.append((workdir / "written").stat().st_ctime_ns)
+        (workdir / "written").rename(workdir / "other")
+        times.append(workdir.stat().st_mtime_ns)
+    assert times == sorted(times)
+
+
 def test_times_keep_their_nanoseconds_through_a_remount(shared_mount: MountedStore, workdir: Path) -> None:
     path = workdir / "file"
     path.write_bytes(b"x")
