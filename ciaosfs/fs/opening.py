@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -166,9 +167,11 @@ async def _heal(stripe_ids: list[int], compactor: Compactor, committer: Committe
         record = parts.meta.stripes.load(stripe_id)
         if is_healed or record is None:
             continue
-        if not await parts.chunks.is_readable(record):
-            continue  # without drives that are away, what is left of each may be needed
-        for shard_index in await parts.chunks.damaged_shards(record):
+        damaged = await parts.chunks.damaged_shards(record)
+        kept = tuple(place for place in record.places if place.shard_index not in damaged)
+        if not await parts.chunks.is_readable(replace(record, places=kept)):
+            continue  # some blocks are only left in torn shards
+        for shard_index in damaged:
             place = place_of(record, shard_index)
             if place is not None and parts.meta.stripes.forget_shard(stripe_id, place):
                 parts.reclaimer.replaced(record, [place])

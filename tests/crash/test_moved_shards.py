@@ -17,7 +17,7 @@ from ciaosfs.base.errors import NoSpaceError
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.merge import Merger
 from tests.support.builders import Store, complaints, files_of, put
-from tests.support.harm import drive_of, records, zero
+from tests.support.harm import drive_of, records, tear, zero
 
 FILES = {b"large": random.Random(1).randbytes(1_500_000)}
 
@@ -92,6 +92,37 @@ async def test_moved_shards_that_were_lost_count_as_missing_while_there_is_no_ro
         for number in lost:
             copy.hide(number)
         assert await files_of(copy) == FILES, lost
+
+
+@trio_test
+async def test_torn_shards_are_kept_while_the_others_do_not_suffice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three shards another block each is torn: every block is there four times, but only three shards are whole."""
+    store = Store.make(tmp_path / "store")
+    async with store.open() as filesystem:
+        for name, data in FILES.items():
+            await put(filesystem, name, data)
+        await filesystem.sync()
+        (stripe,) = records(filesystem)
+        killed = store.copy(tmp_path / "killed")
+    killed.reboot()
+    for number, index in enumerate((0, 1, 4)):
+        tear(killed, stripe, stripe.places[index], 2 * number)
+    tried = 0
+
+    async def no_room(*arguments: object) -> bool:
+        nonlocal tried
+        tried += 1
+        raise NoSpaceError("there is no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Merger, "merge", no_room)
+        async with killed.open() as filesystem:
+            (found,) = records(filesystem)
+            assert [place.shard_index for place in found.places] == [0, 1, 2, 3, 4, 5]
+    assert tried
+    assert await files_of(killed) == FILES
 
 
 @trio_test

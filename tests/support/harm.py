@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ciaosfs.base import limits
 from ciaosfs.base.types import ShardPlace, StripeRecord
 from ciaosfs.codec.needle import head_bytes_for, needle_bytes_for
 from ciaosfs.drive.local import volume_name
@@ -60,6 +61,12 @@ def flip_head(store: Store, record: StripeRecord, place: ShardPlace) -> None:
 def zero(store: Store, record: StripeRecord, place: ShardPlace) -> None:
     """The write never arrived."""
     _write(store, place, 0, bytes(needle_bytes_for(record.shard_bytes)))
+
+
+def tear(store: Store, record: StripeRecord, place: ShardPlace, block: int) -> None:
+    """The write of one block of the payload never arrived."""
+    start = head_bytes_for(record.shard_bytes) + block * limits.CHECK_BLOCK_BYTES
+    _write(store, place, start, bytes(limits.CHECK_BLOCK_BYTES))
 
 
 def swap(store: Store, record: StripeRecord, place: ShardPlace) -> None:
