@@ -23,6 +23,8 @@ from ciaosfs.control.messages import Request, decode_part, decode_reply, encode_
 
 CALL_TIMEOUT_S = 30.0
 """For requests that are answered at once. Others (`sync`) wait as long as the daemon lives."""
+_UCRED = struct.Struct("=iII")
+"""struct ucred of unix(7)."""
 _TIMEVAL = struct.Struct("@ll")
 MOUNT_NAMES = "mount-*.sock"
 """Matches what `mount_socket_path` gives."""
@@ -56,6 +58,19 @@ def socket_path(store_id: bytes) -> Path:
 def mount_socket_path(mount: Mount) -> Path:
     """The name by which the socket is found from the mount alone: a link, by device, beside the socket."""
     return runtime_directory(mount.user_id) / f"mount-{mount.device}.sock"
+
+
+def listener_at(path: Path) -> int | None:
+    """The process that listens at the socket `path` (0: not known which), None when nobody does. Never waits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except BlockingIOError:  # many wait to be accepted
+            return 0
+        pid: int = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+        return pid
 
 
 def make_runtime_directory() -> None:

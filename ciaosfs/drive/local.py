@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import UUID
 
 from ciaosfs.base.errors import DriveGoneError, StoreError, UsageError
+from ciaosfs.drive.holding import Hold
 from ciaosfs.drive.identity import (
     IDENTITY_BYTES_MAX,
     IDENTITY_NAME,
@@ -60,11 +61,12 @@ def make_drive(path: str, *, store_id: bytes, number: int, drive_uuid: bytes | N
     return identity
 
 
-def open_drive(path: str, store_id: bytes, number: int) -> LocalDrive:
-    """Open the drive at `path`, which must be drive `number` of the store.
+def open_drive(path: str, store_id: bytes, number: int, *, to_look: bool = False) -> LocalDrive:
+    """Open the drive at `path`, which must be drive `number` of the store, for this process alone.
 
-    Raises DriveGoneError when there is none or it cannot be read, StoreError when it is another store's,
-    another drive of this one, newer than this program or has an unreadable identity.
+    With `to_look` others may have it open, too: nothing may be written then. Raises DriveGoneError when there is none or it
+    cannot be read, StoreError when it is another store's, another drive of this one, newer than this program or has an
+    unreadable identity, StoreBusyError when another process has it.
     """
     try:
         root = os.open(path, _DIRECTORY)
@@ -76,7 +78,7 @@ def open_drive(path: str, store_id: bytes, number: int) -> LocalDrive:
             raise StoreError(f"{path} is a drive of another store ({UUID(bytes=identity.store_id)}).")
         if identity.number != number:
             raise StoreError(f"{path} is drive {identity.number} of this store, not drive {number}.")
-        return LocalDrive(path, root, identity)
+        return LocalDrive(path, root, identity, None if to_look else Hold.take(root, path, number))
     except BaseException:
         os.close(root)
         raise
@@ -85,14 +87,15 @@ def open_drive(path: str, store_id: bytes, number: int) -> LocalDrive:
 class LocalDrive:
     """A drive in a local directory; see `interface.Drive` for what its methods promise."""
 
-    def __init__(self, path: str, root: int, identity: DriveIdentity) -> None:
-        """For `open_drive`, which hands over the descriptor `root` of the directory."""
+    def __init__(self, path: str, root: int, identity: DriveIdentity, hold: Hold | None) -> None:
+        """For `open_drive`, which hands over the descriptor `root` of the directory, and `hold`."""
         status = os.fstat(root)
         self._path = path
         self._directory = Path(path).absolute()  # a daemon changes its working directory
         self._root = root
         self._place = (status.st_dev, status.st_ino)
         self._identity = identity
+        self._hold = hold
 
     @property
     def number(self) -> int:
@@ -156,6 +159,8 @@ class LocalDrive:
         root, self._root = self._root, -1
         if root >= 0:
             os.close(root)
+            if self._hold is not None:
+                self._hold.release()
 
     def _check(self, name: str) -> None:
         """Refuse what is no volume's name (our bug), and any use of a drive that is away."""

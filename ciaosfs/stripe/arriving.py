@@ -9,7 +9,7 @@ from __future__ import annotations
 import trio
 
 from ciaosfs.base.config import StoreConfig
-from ciaosfs.base.errors import DriveHangsError
+from ciaosfs.base.errors import DriveHangsError, StoreBusyError
 from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.local import open_drive
 from ciaosfs.drive.workers import Workers
@@ -18,7 +18,10 @@ from ciaosfs.volume.driveset import DriveOpener, DriveSet, DriveSlot, Look
 
 
 async def open_drives(config: StoreConfig, workers: Workers, opener: DriveOpener = open_drive) -> DriveSet:
-    """Look at every drive in the configuration. How many may be absent is for the store to judge."""
+    """Look at every drive in the configuration. How many may be absent is for the store to judge.
+
+    StoreBusyError when another process has one of them: two that write to one drive undo what the other promised.
+    """
     drives = DriveSet.of(config.store_id, config.drives, opener)
     calls = DriveCalls(workers, config.parity_count, lambda number: True, lambda number, reason: None)
     looks: dict[int, Look] = {}
@@ -38,4 +41,8 @@ async def open_drives(config: StoreConfig, workers: Workers, opener: DriveOpener
         calls.close()
     for slot in drives.slots.values():
         drives.saw_first(slot, looks[slot.number])
+    for look in looks.values():
+        if look.is_busy:
+            drives.close()
+            raise StoreBusyError(look.reason)
     return drives

@@ -25,7 +25,7 @@ from enum import StrEnum
 
 from ciaosfs.base import clock
 from ciaosfs.base.config import DriveConfig
-from ciaosfs.base.errors import DriveGoneError, StoreError
+from ciaosfs.base.errors import DriveGoneError, StoreBusyError, StoreError
 from ciaosfs.base.limits import MIB
 from ciaosfs.drive.interface import Drive, FreeSpace
 from ciaosfs.drive.local import open_drive
@@ -81,6 +81,8 @@ class Look:
     space: FreeSpace | None
     names: tuple[str, ...] | None
     reason: str
+    is_busy: bool = False
+    """Another process has the drive."""
 
 
 class ChangeCount:
@@ -197,6 +199,8 @@ class DriveSlot:
             if drive is not None and drive.is_present():
                 return Look(drive, drive.free(), None, "")
             drive = self._opener(self.path, self._store_id, self.number)
+        except StoreBusyError as error:
+            return Look(None, None, None, str(error), is_busy=True)
         except (DriveGoneError, StoreError, OSError) as error:
             return Look(None, None, None, str(error))
         try:

@@ -24,6 +24,7 @@ from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.log import LOG_NAME, set_up_file, set_up_terminal
 from ciaosfs.client import mounts, storelock, transport
 from ciaosfs.client.storelock import Ending, Holder
+from ciaosfsd.copies import refuse_copy
 from ciaosfsd.fuse.session import check_mountpoint
 from ciaosfsd.lifecycle import cause_of, run
 
@@ -136,6 +137,7 @@ def _run(
 ) -> Ending:
     log.info("starting pid=%d store=%s mountpoint=%s", os.getpid(), config.path, mountpoint)
     try:
+        refuse_copy(config.path, socket)
         trio.run(partial(run, config, mountpoint, socket, report.ready, mount_options))
     except BaseException as error:  # noqa: BLE001 - the last stop: logged, reported, and the exit status
         return _ending_of(cause_of(error), error, config)

@@ -147,12 +147,13 @@ def test_stripe(store: Store, inspect: Inspect) -> None:
     assert sum(extent["length"] for extent in facts["extents"]) == 700_000
     assert facts["files"] == [{"ino": facts["extents"][0]["ino"], "path": "/large"}]
     flip(store, shard, 20_000)
-    (store.drive(1) / "drive.json").unlink()
+    away = (shard.drive + 1) % 6
+    (store.drive(away) / "drive.json").unlink()
     facts = inspect("stripe", str(shard.stripe_id), status=7)
     states = {one["drive"]: one["state"] for one in facts["shards"]}
-    assert [states.pop(number) for number in (1, shard.drive)] == ["away", "damaged"]
+    assert [states.pop(number) for number in (away, shard.drive)] == ["away", "damaged"]
     assert set(states.values()) == {"good"}
-    assert facts["trouble"] == [f"{store.drive(1)} has no drive.json: drive 1 is not there."]
+    assert facts["trouble"] == [f"{store.drive(away)} has no drive.json: drive {away} is not there."]
 
 
 def test_stripe_without_a_database_is_searched_for(store: Store, inspect: Inspect) -> None:

@@ -33,7 +33,7 @@ class Stock:
     def __enter__(self) -> Stock:
         for drive in self.config.drives:
             try:
-                opened = open_drive(str(drive.path), self.config.store_id, drive.number)
+                opened = open_drive(str(drive.path), self.config.store_id, drive.number, to_look=True)
             except CiaosError as error:
                 self.drive_trouble[drive.number] = error.message
                 continue

@@ -170,7 +170,7 @@ def test_a_relative_path_outlives_a_change_of_directory(place: Path, monkeypatch
     drive.close()
 
 
-def test_a_drive_keeps_one_descriptor_and_gives_it_back(place: Path) -> None:
+def test_a_drive_keeps_a_descriptor_and_that_of_its_lock_and_gives_them_back(place: Path) -> None:
     make(place)
     before = descriptor_count()
     drive = reopen(place)
@@ -178,7 +178,7 @@ def test_a_drive_keeps_one_descriptor_and_gives_it_back(place: Path) -> None:
     drive.open(NAME).close()
     drive.names()
     drive.remove(NAME)
-    assert descriptor_count() == before + 1
+    assert descriptor_count() == before + 2
     drive.close()
     assert descriptor_count() == before
 
