@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ciaosfs.base.errors import StoreError
 
@@ -18,23 +19,36 @@ IDENTITY_BYTES_MAX = 4096
 DRIVE_FORMAT_VERSION = 1
 
 
+class Shape(NamedTuple):
+    """How a store codes its stripes, for ever: k data shards and m parity shards."""
+
+    data_count: int
+    parity_count: int
+
+
 @dataclass(frozen=True, slots=True)
 class DriveIdentity:
-    """Whose drive it is. Both ids are 16 bytes; `number` is its position in the store, from 0."""
+    """Whose drive it is. Both ids are 16 bytes; `number` is its position in the store, from 0.
+
+    `shape` is that of the store, None on drives of before it was written down. It says nothing of which drive it is.
+    """
 
     store_id: bytes
     drive_uuid: bytes
     number: int
+    shape: Shape | None = field(default=None, compare=False)
 
 
 def encode_identity(identity: DriveIdentity) -> bytes:
     """Return the content of the identity file."""
-    fields = {
+    fields: dict[str, Any] = {
         "format": DRIVE_FORMAT_VERSION,
         "store": str(uuid.UUID(bytes=identity.store_id)),
         "drive": str(uuid.UUID(bytes=identity.drive_uuid)),
         "number": identity.number,
     }
+    if identity.shape is not None:
+        fields["data"], fields["parity"] = identity.shape
     return (json.dumps(fields, indent=2) + "\n").encode()
 
 
@@ -51,8 +65,12 @@ def decode_identity(content: bytes, path: str) -> DriveIdentity:
                 f"Drive {path} has format version {version}, newer than this ciaosfs "
                 f"({DRIVE_FORMAT_VERSION}): use the one that wrote it."
             )
+        shape = Shape(_count(fields["data"]), _count(fields["parity"])) if "data" in fields else None
         return DriveIdentity(
-            uuid.UUID(fields["store"]).bytes, uuid.UUID(fields["drive"]).bytes, _count(fields["number"])
+            uuid.UUID(fields["store"]).bytes,
+            uuid.UUID(fields["drive"]).bytes,
+            _count(fields["number"]),
+            shape,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(

@@ -20,6 +20,7 @@ from ciaosfs.drive.identity import (
     IDENTITY_BYTES_MAX,
     IDENTITY_NAME,
     DriveIdentity,
+    Shape,
     decode_identity,
     encode_identity,
 )
@@ -38,13 +39,15 @@ def volume_name(volume_id: int) -> str:
     return f"{volume_id:016x}.vol"
 
 
-def make_drive(path: str, *, store_id: bytes, number: int, drive_uuid: bytes | None = None) -> DriveIdentity:
-    """Make the directory `path` (created if missing, else empty) a drive of a store.
+def make_drive(
+    path: str, *, store_id: bytes, number: int, drive_uuid: bytes | None = None, shape: Shape | None = None
+) -> DriveIdentity:
+    """Make the directory `path` (created if missing, else empty) a drive of a store of that shape.
 
     When it returns the drive survives a crash. Raises UsageError when the directory is not empty or already a
     drive, and OSError.
     """
-    identity = DriveIdentity(store_id, drive_uuid or os.urandom(16), number)
+    identity = DriveIdentity(store_id, drive_uuid or os.urandom(16), number, shape)
     _make_directory(Path(path).absolute())
     root = os.open(path, _DIRECTORY)
     try:

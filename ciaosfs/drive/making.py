@@ -35,7 +35,13 @@ def make_new_drive(path: Path, identity: DriveIdentity, known: Collection[bytes]
         if found.drive_uuid in known:
             raise UsageError(f"{path} is drive {found.number} of this store already: give another directory.")
         erase_drive(path, found)
-    make_drive(str(path), store_id=identity.store_id, number=identity.number, drive_uuid=identity.drive_uuid)
+    make_drive(
+        str(path),
+        store_id=identity.store_id,
+        number=identity.number,
+        drive_uuid=identity.drive_uuid,
+        shape=identity.shape,
+    )
 
 
 def erase_drive(path: Path, identity: DriveIdentity) -> None:

@@ -26,7 +26,7 @@ from ciaosfs.base.configedit import add_drive, change_config, remove_drive
 from ciaosfs.base.crashpoints import reach
 from ciaosfs.base.errors import CiaosError, NoSpaceError, UsageError
 from ciaosfs.base.units import format_bytes
-from ciaosfs.drive.identity import DriveIdentity
+from ciaosfs.drive.identity import DriveIdentity, Shape
 from ciaosfs.drive.interface import FreeSpace
 from ciaosfs.drive.making import check_place, erase_drive, make_new_drive, space_at
 from ciaosfs.fs.drivesync import mark_draining
@@ -161,7 +161,8 @@ class DriveAdministration:
         replaces = None if old is None else old.number
         new = DriveConfig(number, os.urandom(16), path, labels, replaces)
         format_drive(self._store, new)  # refused before anything is made when it cannot be written down
-        identity = DriveIdentity(self._store_id, new.uuid, number)
+        shape = Shape(config.data_count, config.parity_count)
+        identity = DriveIdentity(self._store_id, new.uuid, number, shape)
         known = {drive.uuid for drive in config.drives} | {row.uuid for row in self._meta.volumes.drives()}
         kind = "add" if old is None else "replace"
         with trio.CancelScope(shield=True):

@@ -23,6 +23,7 @@ from ciaosfs.base.config import (
 )
 from ciaosfs.base.errors import StoreError, UsageError
 from ciaosfs.drive import local
+from ciaosfs.drive.identity import Shape
 from ciaosfs.drive.making import check_parent
 from ciaosfs.stripe.domains import Site, weakness
 
@@ -132,7 +133,11 @@ def make_store(config: StoreConfig) -> None:
         for drive in config.drives:
             undo.callback(_take_back_drive, drive.path, drive.path.exists())
             local.make_drive(
-                str(drive.path), store_id=config.store_id, number=drive.number, drive_uuid=drive.uuid
+                str(drive.path),
+                store_id=config.store_id,
+                number=drive.number,
+                drive_uuid=drive.uuid,
+                shape=Shape(config.data_count, config.parity_count),
             )
         _write_config(config, undo)
         undo.pop_all()

@@ -147,6 +147,7 @@ def test_stripe(store: Store, inspect: Inspect) -> None:
     assert sum(extent["length"] for extent in facts["extents"]) == 700_000
     assert facts["files"] == [{"ino": facts["extents"][0]["ino"], "path": "/large"}]
     flip(store, shard, 20_000)
+    assert shard.drive is not None
     away = (shard.drive + 1) % 6
     (store.drive(away) / "drive.json").unlink()
     facts = inspect("stripe", str(shard.stripe_id), status=7)

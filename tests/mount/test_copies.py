@@ -30,7 +30,11 @@ def test_two_directories_that_name_the_same_drives(tmp_path: Path, second: Path)
     with mounted.already_made():
         (mounted.path / "file").write_text("kept")
         mounted.sync()
-        for command in (["mount", str(copy), str(second)], ["check", str(copy)], ["recover", "--yes", str(copy)]):
+        for command in (
+            ["mount", str(copy), str(second)],
+            ["check", str(copy)],
+            ["recover", "--yes", str(copy)],
+        ):
             refused = mounted.run(*command, check=False)
             assert refused.returncode == BUSY, f"{command}: {refused.stdout}{refused.stderr}"
             assert f"rocess {mounted.status()['pid']} " in refused.stderr
