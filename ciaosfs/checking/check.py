@@ -98,6 +98,7 @@ def _check_metadata(source: Source, findings: Findings, progress: Progress) -> b
         for sentence in broken:
             findings.problem(f"The metadata database is damaged: {sentence}.")
         if broken:
+            findings.note("Unmount the store; then 'ciaosfs recover' rebuilds the database from the drives.")
             return False
         steps = integrity.steps()
         progress.begin("checking the metadata", len(steps), "invariants")

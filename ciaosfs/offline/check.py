@@ -67,7 +67,7 @@ async def check_closed(
                 try:
                     if is_missing and recovered.meta.state.load().sequence:
                         findings.problem("The metadata database is missing: 'ciaosfs recover' rebuilds it.")
-                    _note(recovered, findings)
+                    _note(recovered, findings, is_replaced=trouble is not None)
                     source = Source(
                         config.store_id,
                         recovered.meta.reader,
@@ -122,10 +122,11 @@ def _database_trouble(database: Path, store_id: bytes) -> str | None:
     return None
 
 
-def _note(recovered: Recovered, findings: Findings) -> None:
-    """What the next mount will do before it serves anybody."""
+def _note(recovered: Recovered, findings: Findings, *, is_replaced: bool) -> None:
+    """What the next mount will do before it serves anybody; when the database is damaged, what recovering does."""
     for report in recovered.reports:
-        findings.note(f"At the next mount: {report}")
+        # A mount opens a database that SQLite opens: it does not read all of it to find that out.
+        findings.note(f"{'With ciaosfs recover' if is_replaced else 'At the next mount'}: {report}")
     if recovered.torn_stripes:
         findings.note(f"The next mount writes {len(recovered.torn_stripes)} stripes of the last commit anew.")
     if recovered.to_copy is not None:

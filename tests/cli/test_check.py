@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
+
+import trio
 
 from ciaosfs.cli.progress import progress_line
 from tests.cli.conftest import Ciaosfs
+from tests.support.builders import Store, put
 
 
 def test_a_sound_store(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
@@ -33,6 +37,31 @@ def test_what_is_wrong_is_a_sentence_and_status_7(ciaosfs: Ciaosfs, tmp_path: Pa
     assert last == f"Store {store} has 1 problem."
     problem, _ = [json.loads(line) for line in ciaosfs("check", store, "--json").out.splitlines()]
     assert problem == {"type": "problem", "sentence": first}
+
+
+def test_of_a_database_that_opens_and_is_damaged_no_rebuild_is_promised_that_a_mount_would_not_make(
+    ciaosfs: Ciaosfs, tmp_path: Path
+) -> None:
+    store = Store.make(tmp_path / "store")
+
+    async def fill() -> None:
+        async with store.open() as filesystem:
+            for number in range(300):
+                await put(filesystem, b"%d" % number, b"content")
+
+    trio.run(fill)
+    connection = sqlite3.connect(store.database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    with store.database.open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(size // 2)
+        file.write(b"\xff" * (size // 2))
+    outcome = ciaosfs("check", store.path)
+    assert outcome.status == 7
+    assert "'ciaosfs recover' rebuilds it." in outcome.out
+    assert "Note: With ciaosfs recover: " in outcome.out
+    assert "At the next mount" not in outcome.out
 
 
 def test_progress_has_a_share_a_rate_and_the_time_left() -> None:
