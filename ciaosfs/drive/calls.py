@@ -120,10 +120,12 @@ class DriveCalls:
         silent.update(lane.number for lane in self._lanes.values() if lane.hangs)
         return limits.DRIVE_DEADLINE_S if len(silent) <= self._spare_max else limits.DRIVE_DEADLINE_S_MAX
 
-    def hangs(self, number: int) -> None:
-        """A call on the drive was given up, the first one."""
+    def hangs(self, lane: Lane) -> None:
+        """A call in the lane was given up, the first one. Its drive is set aside, if it has not left meanwhile."""
+        if self._lanes.get(lane.number) is not lane:
+            return  # another drive is in this place now, or the same one, which came back: it is not to blame
         self._set_aside += 1
-        self._on_hang(number, f"it has not answered for {limits.DRIVE_DEADLINE_S:.0f} s")
+        self._on_hang(lane.number, f"it has not answered for {limits.DRIVE_DEADLINE_S:.0f} s")
 
     def statistics(self) -> DriveCallStatistics:
         lanes = sorted(self._lanes.values(), key=lambda lane: lane.number)

@@ -47,7 +47,7 @@ class LaneKeeper(Protocol):
 
     def look_at_peers(self) -> None: ...
 
-    def hangs(self, number: int) -> None: ...
+    def hangs(self, lane: Lane) -> None: ...
 
 
 class ReadCall(WatchedCall):
@@ -230,7 +230,7 @@ class Lane:
         """A call passed the deadline; whoever queues is told at once."""
         self._given_up += 1
         if self._given_up == 1:
-            self._keeper.hangs(self.number)
+            self._keeper.hangs(self)
         queue, self._queue = self._queue, deque()
         for call in queue:
             call.result = outcome.Error(self.hangs_error())

@@ -236,6 +236,28 @@ async def test_a_cancelled_call_that_runs_is_waited_for_until_the_deadline() -> 
         stuck.let_go.set()
 
 
+@trio_test
+async def test_a_call_that_hangs_in_a_drive_that_has_left_is_not_held_against_the_next_one() -> None:
+    stuck, owner = Stuck(), Owner()
+    async with bench() as it, trio.open_nursery() as nursery:
+        read = it.calls.lane(1).read(owner, 100, stuck, ())
+
+        async def hang() -> None:
+            with pytest.raises(DriveHangsError):
+                await it.calls.call(1, stuck)
+
+        nursery.start_soon(hang)
+        await eventually(lambda: stuck.entered == 2)
+        it.calls.renew(1)
+        assert await it.calls.call(1, lambda: "the new one") == "the new one"
+        await eventually(lambda: owner.ended == [read])
+    with pytest.raises(DriveHangsError):
+        read.result.unwrap()
+    assert it.hung == [] and it.calls.statistics().set_aside == 0
+    assert not it.calls.hangs_now(1)
+    stuck.let_go.set()
+
+
 # Reads
 
 
