@@ -8,6 +8,7 @@ threads than had calls in it at that moment.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -201,6 +202,9 @@ class Lane:
             call.is_late = True
             self._late += 1
             self.patience.was_late()
+        if call.ended_s:  # the answer is on its way: there is nothing left to do about it
+            call.patience_s = math.inf
+            return
         if age_s >= limits.WRITE_OFF_S and not call.is_written_off:
             self._keeper.workers.write_off(call)
         deadline = self._keeper.deadline_s(self.number)

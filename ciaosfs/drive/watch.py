@@ -44,7 +44,10 @@ class WatchedCall(Call):
 
     @abstractmethod
     def late(self, age_s: float) -> None:
-        """In the loop: patience is over. It is set anew for the next time, or the call taken out of the watch."""
+        """In the loop: patience is over. It is set anew for the next time, or the call taken out of the watch.
+
+        With `ended_s` the call has ended, too late, and the loop is about to hear of it.
+        """
 
 
 class Watch:
@@ -70,9 +73,11 @@ class Watch:
             self._parked = None
 
     def older_than(self, age_s: float) -> list[WatchedCall]:
-        """The calls that have taken longer than this."""
+        """The calls under way that have taken longer than this."""
         now = clock.monotonic_s()
-        return [call for call in self._calls if call.started_s and _age(call, now) > age_s]
+        return [
+            call for call in self._calls if call.started_s and not call.ended_s and _age(call, now) > age_s
+        ]
 
     async def _run(self) -> None:
         with self._scope:
@@ -86,24 +91,28 @@ class Watch:
                 pause = self._pause_s()
                 due = clock.monotonic_s() + pause
                 await trio.sleep(pause)
-                self._look(due)
+                self.look(due)
 
     def _pause_s(self) -> float:
         """Until the first of the calls is late, if that is before the next tick."""
         now = clock.monotonic_s()
         pause = TICK_S
         for call in self._calls:
-            if call.started_s:
+            if call.started_s and not call.ended_s:
                 pause = min(pause, call.patience_s - _age(call, now))
         return max(pause, PAUSE_S_MIN)
 
-    def _look(self, due: float) -> None:
+    def look(self, due: float) -> None:
+        """Tell the calls whose patience is over; `due` is when this should have been called.
+
+        A call that has ended in its thread is as old as it was then, however long the loop had no time to hear of it.
+        """
         now = clock.monotonic_s()
         if now - due > STALL_S:
             for call in self._calls:
                 call.credit_s += now - due
             return
-        late = [call for call in self._calls if call.started_s and now - call.started_s >= call.patience_s]
+        late = [call for call in self._calls if call.started_s and _age(call, now) >= call.patience_s]
         for call in late:
             age_s = _age(call, now)
             if age_s >= call.patience_s and call in self._calls:
@@ -115,4 +124,4 @@ class Watch:
 
 
 def _age(call: WatchedCall, now: float) -> float:
-    return now - call.started_s - call.credit_s
+    return (call.ended_s or now) - call.started_s - call.credit_s

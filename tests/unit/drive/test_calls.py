@@ -7,17 +7,19 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import outcome
 import pytest
 import trio
 from trio.testing import trio_test, wait_all_tasks_blocked
 
-from ciaosfs.base import limits
+from ciaosfs.base import clock, limits
 from ciaosfs.base.errors import DriveHangsError
 from ciaosfs.drive.calls import DriveCalls
 from ciaosfs.drive.lanes import ReadCall
 from ciaosfs.drive.tours import Step
+from ciaosfs.drive.watch import STALL_S
 from ciaosfs.drive.workers import Workers
 from tests.support.builders import eventually
 
@@ -340,6 +342,48 @@ async def test_a_read_let_go_of_is_timed_and_nobody_is_told() -> None:
         await wait_all_tasks_blocked()
         assert owner.ended == [] == owner.late
         await eventually(lambda: not lane.is_clogged)
+
+
+@dataclass
+class Hands:
+    """A clock that goes when it is told to, for the loop and the threads."""
+
+    now_s: float = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize("took_s", [0.001, 2 * limits.READ_LATE_S_MAX])
+@trio_test
+async def test_a_read_is_as_late_as_it_ended_however_late_the_loop_hears_of_it(
+    took_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that was busy made drives lag that had answered in time."""
+    hands, owner = Hands(), Owner()
+    monkeypatch.setattr(clock, "monotonic_s", hands.monotonic_s)
+
+    def answer() -> None:
+        hands.now_s += took_s
+
+    async with Workers(1) as workers:
+        calls = DriveCalls(workers, 2, lambda number: True, lambda number, reason: None)
+        lane = calls.lane(1)
+        for _ in range(8):
+            read = lane.read(owner, 100, answer, ())
+            bound_s = read.patience_s
+            while not read.ended_s:  # the loop has no time
+                threading.Event().wait(0.001)
+            assert 0.001 < bound_s <= limits.READ_LATE_S_MAX
+            hands.now_s += STALL_S / 2
+            calls.watch.look(hands.now_s)
+            calls.watch.look(hands.now_s)
+            assert lane.has_late is read.is_late is (took_s > bound_s)
+            await eventually(lambda ended=read: ended in owner.ended)  # type: ignore[misc]
+            read.result.unwrap()
+        assert lane.patience.lags is (took_s > bound_s)
+        assert owner.late == [], "it is there: to ask others would be of no use"
+        assert workers.statistics().written_off == 0
 
 
 @trio_test
