@@ -47,7 +47,7 @@ class DriveCalls:
         on_hang: Callable[[int, str], None],
     ) -> None:
         self.workers = workers
-        self.watch = Watch()
+        self.watch = Watch(workers)
         self.budget = HedgeBudget()
         self._spare_max = spare_max
         self._can_spare = can_spare
@@ -56,10 +56,12 @@ class DriveCalls:
         self._set_aside = 0
 
     def start(self) -> None:
-        """Begin to watch; `close` ends it."""
+        """Begin to watch."""
         self.watch.start()
 
     def close(self) -> None:
+        """No more calls are begun, and nobody waits for those under way. None of them makes its drive hang any more; see
+        `Watch.close` for when the pool can be left."""
         self.watch.close()
 
     def lane(self, number: int) -> Lane:

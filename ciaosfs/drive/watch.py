@@ -13,8 +13,8 @@ from typing import Any
 
 import trio
 
-from ciaosfs.base import clock
-from ciaosfs.drive.workers import Call
+from ciaosfs.base import clock, limits
+from ciaosfs.drive.workers import Call, Workers
 
 log = logging.getLogger(__name__)
 
@@ -51,23 +51,33 @@ class WatchedCall(Call):
 
 
 class Watch:
-    """`run` is a system task, from `start` to `close`. Otherwise for the loop."""
+    """A system task, from `start` until after `close`. Otherwise for the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
         self._calls: set[WatchedCall] = set()
         self._parked: trio.Event | None = None
-        self._scope = trio.CancelScope()
+        self._is_closing = False
         self.discard = self._calls.discard
 
     def start(self) -> None:
         trio.lowlevel.spawn_system_task(self._run, name="watch over drives")
 
     def close(self) -> None:
-        self._scope.cancel()
+        """Tell no call any more that it is late.
+
+        Those under way, which nobody waits for, are written off when they are old enough, so that leaving the threads' pool
+        waits for those that answer, and not for a drive that does not. When none is left the task ends.
+        """
+        self._is_closing = True
+        self._wake()
 
     def add(self, call: WatchedCall) -> None:
         """Watch a call; its time counts from when a thread begins it."""
         self._calls.add(call)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._parked is not None:
             self._parked.set()
             self._parked = None
@@ -80,18 +90,22 @@ class Watch:
         ]
 
     async def _run(self) -> None:
-        with self._scope:
-            idle = 0
-            while True:
-                idle = 0 if self._calls else idle + 1
-                if idle > IDLE_TICKS_MAX:
-                    self._parked = trio.Event()
-                    await self._parked.wait()
-                    idle = 0
-                pause = self._pause_s()
-                due = clock.monotonic_s() + pause
-                await trio.sleep(pause)
+        idle = 0
+        while not self._is_closing:
+            idle = 0 if self._calls else idle + 1
+            if idle > IDLE_TICKS_MAX:
+                self._parked = trio.Event()
+                await self._parked.wait()
+                idle = 0
+                continue
+            pause = self._pause_s()
+            due = clock.monotonic_s() + pause
+            await trio.sleep(pause)
+            if not self._is_closing:
                 self.look(due)
+        while any(not call.is_written_off for call in self._calls):
+            self._write_off()
+            await trio.sleep(TICK_S)
 
     def _pause_s(self) -> float:
         """Until the first of the calls is late, if that is before the next tick."""
@@ -121,6 +135,11 @@ class Watch:
                 except Exception:  # our bug: the call goes unwatched, which is better than no mount
                     log.exception("a late call on drive %d is not watched any more", call.number)
                     self._calls.discard(call)
+
+    def _write_off(self) -> None:
+        for call in self.older_than(limits.WRITE_OFF_S):
+            if not call.is_written_off:
+                self._workers.write_off(call)
 
 
 def _age(call: WatchedCall, now: float) -> float:

@@ -119,6 +119,42 @@ async def test_leaving_the_pool_does_not_wait_for_a_call_that_hangs() -> None:
 
 
 @trio_test
+async def test_a_read_that_hangs_while_the_store_closes_is_not_waited_for() -> None:
+    """Reads ahead are under way without anybody who waits for them, and nobody wrote them off after the close."""
+    stuck, owner = Stuck(), Owner()
+    with trio.fail_after(PATIENCE_S / 2):
+        async with bench(threads_max=1) as it:
+            for number in range(3):
+                it.calls.lane(number).read(owner, 100, stuck, ())
+            await eventually(lambda: stuck.entered == 1)
+    assert stuck.entered == 3, "each had a thread, and its time"
+    assert owner.ended == [] and it.hung == []
+    stuck.let_go.set()
+
+
+@trio_test
+async def test_a_read_that_answers_is_waited_for_when_the_store_has_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "WRITE_OFF_S", 2 * PATIENCE_S)
+    stuck, owner, left = Stuck(), Owner(), trio.Event()
+
+    async def use_and_leave() -> None:
+        async with bench() as it:
+            it.calls.lane(1).read(owner, 100, stuck, ())
+            await eventually(lambda: stuck.entered == 1)
+        left.set()
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use_and_leave)
+            await trio.sleep(0.1)
+            assert not left.is_set() and owner.ended == []
+            stuck.let_go.set()
+    assert [read.result.unwrap() for read in owner.ended] == ["at last"]
+
+
+@trio_test
 async def test_a_drive_the_store_cannot_do_without_gets_more_time() -> None:
     stuck = Stuck()
     async with bench(spare=0) as it, trio.open_nursery() as nursery:
