@@ -19,16 +19,17 @@ def safety_line(
     by_missing: Mapping[str, int],
     jobs: Iterable[Mapping[str, Any]],
 ) -> str:
-    """How many more drives may fail, what misses shards, and when that is over.
+    """How many more drives may fail, or else what cannot be read already; what misses shards, and when that is over.
 
     `by_spare` says how many stripes can do without how many more shards (whole ones may be left out), `by_missing` how
     many miss how many.
     """
     lost = lost_stripes(by_spare)
-    parts = [_may_fail(spare_drives(parity, by_spare))]
     if lost:
         noun = "stripe cannot" if lost == 1 else "stripes cannot"
-        parts.insert(0, f"{lost:,} {noun} be read any more ('ciaosfs status --damaged' lists the files)")
+        parts = [f"{lost:,} {noun} be read any more ('ciaosfs status --damaged' lists the files)"]
+    else:
+        parts = [_may_fail(spare_drives(parity, by_spare))]
     missing = sorted((int(number), count) for number, count in by_missing.items() if int(number) and count)
     if missing:
         parts.append(", ".join(_misses(number, count) for number, count in missing))
@@ -42,8 +43,8 @@ def lost_stripes(by_spare: Mapping[str, int]) -> int:
 
 
 def spare_drives(parity: int, by_spare: Mapping[str, int]) -> int:
-    """How many more drives may fail, whichever they are, before something is lost that is not yet."""
-    return min([*(int(spare) for spare, count in by_spare.items() if count and int(spare) >= 0), parity])
+    """How many more drives may fail, whichever they are, without any file being hurt: 0 when some are already."""
+    return max(0, min([*(int(spare) for spare, count in by_spare.items() if count), parity]))
 
 
 def _may_fail(spare: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ciaosfs.cli.safety import safety_line
+from ciaosfs.cli.safety import safety_line, spare_drives
 
 
 def repair(state: str = "running", eta_s: float | None = None, kind: str = "repair") -> dict[str, Any]:
@@ -36,8 +36,13 @@ def repair(state: str = "running", eta_s: float | None = None, kind: str = "repa
             {"-1": 2, "2": 4},
             {"0": 4, "3": 2},
             [],
-            "2 stripes cannot be read any more ('ciaosfs status --damaged' lists the files); "
-            "any 2 more drives may fail; 2 stripes miss 3",
+            "2 stripes cannot be read any more ('ciaosfs status --damaged' lists the files); 2 stripes miss 3",
+        ),
+        (  # more drives than parity are away: to say that two more may fail would be a mockery
+            {"-1": 71},
+            {"0": 71},
+            [],
+            "71 stripes cannot be read any more ('ciaosfs status --damaged' lists the files)",
         ),
     ],
 )
@@ -45,3 +50,18 @@ def test_safety_line(
     by_spare: dict[str, int], by_missing: dict[str, int], jobs: list[dict[str, Any]], line: str
 ) -> None:
     assert safety_line(2, by_spare, by_missing, jobs) == line
+
+
+@pytest.mark.parametrize(
+    ("by_spare", "number"),
+    [
+        ({}, 2),
+        ({"2": 7, "1": 0}, 2),
+        ({"2": 7, "1": 1}, 1),
+        ({"0": 1}, 0),
+        ({"-1": 71}, 0),
+        ({"-2": 1, "2": 70}, 0),
+    ],
+)
+def test_how_many_drives_may_fail(by_spare: dict[str, int], number: int) -> None:
+    assert spare_drives(2, by_spare) == number
