@@ -311,7 +311,7 @@ class FileSystem:
         return await self._reader.read(self._handle(fh), offset, size)
 
     async def write(self, fh: int, offset: int, data: Buffer) -> int:
-        """Take `data` (never changed afterwards) at `offset`. ENOSPC before anything is taken, EFBIG."""
+        """Take `data` (never changed afterwards) at `offset`. ENOSPC or DriveGoneError before anything is taken; EFBIG."""
         handle = self._handle(fh)
         length = len(data)
         if not length:
@@ -337,7 +337,7 @@ class FileSystem:
         return length
 
     async def wait_room(self, length: int) -> None:
-        """Return when `length` more bytes have room on the drives; ENOSPC otherwise."""
+        """Return when `length` more bytes have room on the drives. ENOSPC; DriveGoneError when too few are there."""
         await self._room.wait_room(length)
 
     async def fsync(self, fh: int) -> None:

@@ -70,7 +70,8 @@ class RoomMaker:
         return self._files.pending_bytes + length <= self.available
 
     async def wait_room(self, length: int) -> None:
-        """Return when they fit. ENOSPC when nothing that could be given back is left."""
+        """Return when they fit. ENOSPC when nothing that could be given back is left, DriveGoneError when too few drives can
+        be written to: then there is no room either, but nothing is full."""
         if self.has_room(length):
             return
         async with self._turn:
@@ -80,6 +81,7 @@ class RoomMaker:
                     self._in_vain_until_s = clock.monotonic_s() + PAUSE_S
                     self._in_vain_at_bytes = self._reclaimer.allocated_bytes
         if not self.has_room(length):
+            self._chunks.check_drives()
             raise FsError(errno.ENOSPC, "The drives are full: delete something or add a drive.")
 
     def _is_promising(self) -> bool:

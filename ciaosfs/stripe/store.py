@@ -330,6 +330,10 @@ class ChunkStore:
         """What a volume is for; None when it cannot be told now. Blocking, for a worker thread."""
         return kind_of_volume(self._files, volume_id)
 
+    def check_drives(self) -> None:
+        """DriveGoneError, naming what is absent, when too few drives can be written to, full or not. Cheap."""
+        self._spreader.check_drives()
+
     def space(self) -> Space:
         """Usable space in payload bytes; cheap enough to ask for every write.
 
