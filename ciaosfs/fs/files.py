@@ -15,10 +15,11 @@ from ciaosfs.fs.overlay import Overlay
 class File:
     """One inode with state. `handles` counts opens; `doomed` says its last name is gone.
 
-    `counted` is what `Files.account` last saw in the overlay. `is_blank`: it certainly has no extents.
+    `counted` is what `Files.account` last saw in the overlay. `is_blank`: it certainly has no extents. `was_refused`: a
+    write was refused since it was opened, of which whoever made it may hear from the kernel only at fsync or close.
     """
 
-    __slots__ = ("compress", "counted", "doomed", "handles", "ino", "is_blank", "overlay")
+    __slots__ = ("compress", "counted", "doomed", "handles", "ino", "is_blank", "overlay", "was_refused")
 
     def __init__(self, ino: int) -> None:
         self.ino = ino
@@ -27,6 +28,7 @@ class File:
         self.doomed = False
         self.compress = True
         self.is_blank = False
+        self.was_refused = False
         self.counted = 0
 
 
@@ -57,6 +59,7 @@ class Files:
         self._handles: dict[int, Handle] = {}
         self._next_handle = 1
         self._dirty: dict[int, File] = {}
+        self._refusals: set[int] = set()
         self.pending_bytes = 0
 
     def __len__(self) -> int:
@@ -92,8 +95,19 @@ class Files:
         """Close a handle; the caller looks whether the file was doomed and this was the last."""
         file = self._handles.pop(number).file
         file.handles -= 1
+        if not file.handles:
+            file.was_refused = False
         self.settle(file)
         return file
+
+    def refused(self, file: File, code: int) -> None:
+        """A write to an open file got errno `code`."""
+        file.was_refused = True
+        self._refusals.add(code)
+
+    def have_told(self, code: int) -> bool:
+        """Whether writes got errno `code`, and all files that were refused some are closed again."""
+        return code in self._refusals and not any(file.was_refused for file in self._files.values())
 
     def account(self, file: File) -> None:
         """Bring the totals up to date after `file.overlay` changed.

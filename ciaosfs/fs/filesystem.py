@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ciaosfs.base import limits
 from ciaosfs.base.crashpoints import reach
-from ciaosfs.base.errors import FsError
+from ciaosfs.base.errors import CiaosError, FsError
 from ciaosfs.base.types import Buffer, Space
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import attributes, namespace, unnamed, xattrs
@@ -323,8 +323,12 @@ class FileSystem:
         await self._enter()
         while True:
             if not (self._flusher.has_room(length) and self._room.has_room(length)):
-                await self._flusher.wait_room(length)
-                await self._room.wait_room(length)
+                try:
+                    await self._flusher.wait_room(length)
+                    await self._room.wait_room(length)
+                except CiaosError as error:
+                    self._files.refused(file, error.errno)
+                    raise
             elif self._slicer.is_in_way(file.ino, end):
                 await self._slicer.wait(file.ino, end)
             else:
@@ -339,6 +343,11 @@ class FileSystem:
     async def wait_room(self, length: int) -> None:
         """Return when `length` more bytes have room on the drives. ENOSPC; DriveGoneError when too few are there."""
         await self._room.wait_room(length)
+
+    def has_told_writers(self, code: int) -> bool:
+        """Whether writes were refused with errno `code`, and all files that were refused some are closed again: so that an
+        error that the kernel reports of writing back is no news to those who wrote."""
+        return self._files.have_told(code)
 
     async def fsync(self, fh: int) -> None:
         """Everything done to the tree before this call is on the drives when it returns; errors of the file's bytes."""

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.mount.test_drives import ABSENT, available, fill, read_back, small_disk, states
+from tests.mount.test_drives import ABSENT, available, fill, read_back, states
 from tests.support.mount import MountedStore, drop_caches, wait_until
+from tests.support.small_disk import small_disk
 from tests.support.trees import differences
 
 

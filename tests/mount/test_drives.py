@@ -7,14 +7,12 @@ import errno
 import os
 import random
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.mount import MountedStore, drop_caches, is_mounted, wait_until
+from tests.support.small_disk import small_disk
 from tests.support.trees import Node, differences, read_tree
 
 SIZES = (0, 1, 100, 5_000, 16_384, 130_000, 131_072, 1_000_000, 4_194_304, 9_000_000)
@@ -242,17 +240,6 @@ def test_three_lost_drives_refuse_to_mount_and_change_nothing(filled: MountedSto
     filled.expect_log("drive")
     filled.mount()
     assert not differences(expected, read_back(filled))
-
-
-@contextmanager
-def small_disk(path: Path, mebibytes: int) -> Iterator[None]:
-    """A tmpfs of that size at *path*."""
-    path.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", path], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", path], check=True)
 
 
 def write_until_full(directory: Path, size: int, dice: random.Random) -> dict[Path, bytes]:

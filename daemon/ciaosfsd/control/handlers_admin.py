@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ciaosfs.base import clock
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.base.errors import CiaosError, NoSpaceError, StoreError
 from ciaosfsd.control.call import Call, Operation
 from ciaosfsd.control.needs import ADMIN, OWNER
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
+
+log = logging.getLogger(__name__)
 
 
 class AdminHandlers:
@@ -95,10 +100,37 @@ class AdminHandlers:
         }
 
     async def sync(self, call: Call) -> dict[str, Any]:
-        """Everything written so far, by whomever, is on the drives when this answers."""
-        await self._flush_kernel()
+        """Everything written so far, by whomever, is on the drives when this answers.
+
+        What was refused to a writer who has closed the file since was not written, and the writer knows. When a file that
+        is still open was refused something, this raises NoSpaceError or StoreError, after the rest is on the drives.
+        """
+        refusal = await self._take_over()
         await self._fs.sync()
+        if refusal is not None:
+            raise refusal
         return {"commit": self._fs.status().commit.sequence}
+
+    async def _take_over(self) -> CiaosError | None:
+        """Bring over what the kernel's cache holds; what to tell when that was not possible with all of it."""
+        try:
+            await self._flush_kernel()
+        except OSError as error:
+            # The kernel tells of what failed at any time since it was last asked: of files long closed, too.
+            code = error.errno or errno.EIO
+            if self._fs.has_told_writers(code):
+                log.info("sync: the kernel tells of writes refused before (%s)", error.strerror)
+                return None
+            if code == errno.ENOSPC:
+                return NoSpaceError(
+                    "The drives are full: some of what was written lately, to files that are still open, was not taken; "
+                    "everything else is on the drives. Delete something or add a drive."
+                )
+            return StoreError(
+                f"The kernel could not hand over all that was written lately ({error.strerror}); everything else is on "
+                "the drives. 'ciaosfs status' says what is wrong with them."
+            )
+        return None
 
     async def stop(self, call: Call) -> dict[str, Any]:
         """Begin to unmount. The lock of the store tells when everything is on the drives."""
