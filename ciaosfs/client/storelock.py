@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +35,11 @@ class Holder:
     pid: int
     mountpoint: str = ""
     socket: str = ""
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it says that it is no daemon with a mount; pid 0 says nothing."""
+        return self.pid != 0 and not self.mountpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +156,12 @@ def _has_mount_of(store: Path, mountpoint: Path) -> bool:
     return mount is not None and mount.store == store
 
 
-def wait_released(store: Path, wait_s: float) -> bool:
-    """Block until nobody holds the store; False when that takes longer than `wait_s`."""
+def wait_released(
+    store: Path, wait_s: float, is_another: Callable[[Holder], bool] = lambda holder: False
+) -> bool:
+    """Block until nobody holds the store, or one who `is_another`; False when that takes longer than `wait_s`."""
     deadline = clock.monotonic_s() + wait_s
-    while read_lock(store)[0] is not None:
+    while (holder := read_lock(store)[0]) is not None and not is_another(holder):
         if clock.monotonic_s() >= deadline:
             return False
         time.sleep(_RETRY_S)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.mount import MountedStore, detach, is_mounted
+from tests.support.mount import MountedStore, detach, is_alive, is_mounted, wait_until
 
 
 def test_mounting_again_takes_the_dead_mount_away(mounted: MountedStore) -> None:
@@ -31,6 +32,61 @@ def test_mounting_again_takes_the_dead_mount_away(mounted: MountedStore) -> None
     mounted.umount()
     assert not is_mounted(mounted.path)
     assert mounted.mount().stderr == ""
+
+
+def test_a_dead_mount_is_unmounted_while_the_store_is_mounted_elsewhere(
+    mounted: MountedStore, tmp_path: Path
+) -> None:
+    mounted.sync()
+    mounted.kill_only()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    try:
+        mounted.run("mount", str(mounted.store), str(elsewhere))
+        done = mounted.run("umount", str(mounted.path))  # waiting for the living daemon would never end
+        assert done.stderr == (
+            f"ciaosfs: {mounted.path} is unmounted, the dead mount of a former daemon; "
+            f"{mounted.store} stays mounted at {elsewhere}.\n"
+        )
+        assert not is_mounted(mounted.path)
+        mounted.run("sync", str(elsewhere))
+        mounted.run("umount", str(elsewhere))
+    finally:
+        detach(elsewhere)
+    mounted.mount()
+
+
+@pytest.mark.root
+def test_a_second_place_of_a_mount_is_unmounted_alone(mounted: MountedStore, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    subprocess.run(["mount", "--bind", str(mounted.path), str(second)], check=True)
+    try:
+        done = mounted.run("umount", str(second))
+    finally:
+        detach(second)
+    assert (
+        done.stderr == f"ciaosfs: {second} is unmounted; {mounted.store} stays mounted at {mounted.path}.\n"
+    )
+    mounted.sync()
+
+
+def test_unmounting_a_store_that_was_moved_says_that_changes_may_be_lost(
+    mounted: MountedStore, tmp_path: Path
+) -> None:
+    mounted.expect_log(".")
+    (mounted.path / "file").write_text("kept")
+    mounted.sync()
+    pid = int(mounted.status()["pid"])
+    moved = mounted.store.rename(tmp_path / "moved")
+    done = mounted.run("umount", str(mounted.path), check=False)
+    wait_until(lambda: not is_alive(pid), "the daemon is still there after its mount is gone")
+    moved.rename(mounted.store)
+    assert done.returncode == 6
+    assert "changes may be lost; see ciaosfsd.log" in done.stderr
+    assert not is_mounted(mounted.path)
+    mounted.mount()
+    assert (mounted.path / "file").read_text() == "kept"
 
 
 def test_a_living_mount_is_left_alone(mounted: MountedStore) -> None:
