@@ -25,6 +25,8 @@ MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec")
 MOUNTINFO = Path("/proc/self/mountinfo")
 BUSY_S, BUSY_PAUSE_S = 0.5, 0.02
 """So long a mount in use is tried again: the daemon itself opens a folder for a moment when an object is put there."""
+LINKS_MAX = 40
+"""Of a path, as for the kernel: then it goes in circles."""
 _UMOUNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 _USER_ID = re.compile(rb"\buser_id=(\d+)")
@@ -99,9 +101,42 @@ def mounts_of_user(uid: int | None = None) -> list[Mount]:
 
 
 def resolve_mountpoint(path: Path) -> Path:
-    """`path` absolute and without symbolic links, without a look at what is mounted there (it may be dead)."""
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would ask what is mounted there
-    return path.parent.resolve() / path.name if path.name else path
+    """`path` absolute and without symbolic links, without a look at what is mounted there (it may be dead, or hang).
+
+    A mount point is never a link, and the last name of what lies in a mount of ours need not be followed to know whose
+    it is. Where a name cannot be looked at, it stays as it is.
+    """
+    table = parse_mountinfo(MOUNTINFO.read_bytes())
+    places = {mount.mountpoint for mount in table}
+    ours = {mount.mountpoint for mount in table if mount.store is not None}
+    resolved = Path("/")
+    names = list(reversed(Path(os.path.abspath(path)).parts[1:]))  # noqa: PTH100 - resolve() would ask what is mounted
+    links = 0
+    while names:
+        name = names.pop()
+        if name == "..":  # of a link
+            resolved = resolved.parent
+            continue
+        place = resolved / name
+        is_hidden = place in places or (not names and not ours.isdisjoint(place.parents))
+        target = "" if is_hidden or links >= LINKS_MAX else _link_target(place)
+        if not target:
+            resolved = place
+            continue
+        links += 1
+        parts = Path(target).parts
+        if Path(target).is_absolute():
+            resolved, parts = Path("/"), parts[1:]
+        names += reversed(parts)
+    return resolved
+
+
+def _link_target(place: Path) -> str:
+    """Where the symbolic link leads; "" for what is none, or cannot be looked at."""
+    try:
+        return os.fspath(place.readlink())
+    except OSError:
+        return ""
 
 
 def unmount(mountpoint: Path) -> None:

@@ -130,7 +130,9 @@ def test_the_life_of_a_mount(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
     assert path.is_mount()
     (path / "file").write_text("content")
 
-    for named in (store, path, path / "file"):
+    link = tmp_path / "link"
+    link.symlink_to("mount")
+    for named in (store, path, path / "file", link, link / "file"):
         status = ciaosfs("status", named)
         assert status.status == 0
         assert f"{path} by process" in status.out
@@ -158,7 +160,7 @@ def test_the_life_of_a_mount(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
         refused = ciaosfs("umount", path)
         assert refused.status == 5
         assert "in use" in refused.err
-    assert ciaosfs("umount", path).status == 0
+    assert ciaosfs("umount", link).status == 0
     assert not path.is_mount()
     assert "no, unmounted cleanly" in ciaosfs("status", store).out
 

@@ -55,6 +55,39 @@ def test_a_path_in_a_mount_leads_to_its_store(mountinfo: Path) -> None:
     assert target.mount.mountpoint == Path("/mnt/ciaos")
 
 
+@pytest.mark.parametrize(
+    ("link", "to", "named", "meant"),
+    [
+        ("link", "MOUNT", "link", "MOUNT"),
+        ("link", "MOUNT/deep/file", "link", "MOUNT/deep/file"),
+        ("link", "MOUNT", "link/file", "MOUNT/file"),
+        ("link", "mount/../mount/x", "link", "MOUNT/x"),
+        ("link", "link", "link", "BASE/link"),
+        ("mount/inside", "/elsewhere", "mount/inside", "MOUNT/inside"),
+    ],
+)
+def test_links_to_a_mount_are_followed_without_a_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, to: str, named: str, meant: str
+) -> None:
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    (tmp_path / link).symlink_to(to.replace("MOUNT", str(mountpoint)))
+    table = tmp_path / "mountinfo"
+    table.write_text(f"40 22 0:40 / {mountpoint} rw - fuse.ciaosfs /srv/store rw,user_id=0\n")
+    monkeypatch.setattr(mounts, "MOUNTINFO", table)
+    readlink = Path.readlink
+
+    def looked_at(path: Path) -> Path:
+        assert path != mountpoint
+        return readlink(path)
+
+    monkeypatch.setattr(Path, "readlink", looked_at)
+    wanted = Path(meant.replace("MOUNT", str(mountpoint)).replace("BASE", str(tmp_path)))
+    assert mounts.resolve_mountpoint(tmp_path / named) == wanted
+    if wanted.is_relative_to(mountpoint):
+        assert locate.locate(tmp_path / named).store == Path("/srv/store")
+
+
 def test_a_path_in_another_mount_inside_is_not_the_stores(mountinfo: Path) -> None:
     with pytest.raises(StoreError, match="not a ciaosfs store"):
         locate.locate(Path("/mnt/ciaos/inner/file"))
