@@ -1,7 +1,8 @@
 """The lock file of a store: `STORE/lock`. Whoever owns the store holds flock(2) on it and says so inside.
 
 The content is one JSON object: the holder's pid, mount point and control socket while it is held; how the
-holder ended, after it let go in good order. A holder that was killed leaves its own entry behind, unlocked.
+holder ended, after it let go in good order. A holder that was killed leaves its own entry behind, unlocked. Who has
+the store for a while only (a check) keeps what was there in `before`, and puts it back; killed, it leaves that behind.
 So one file answers who has the store, how to reach it, and whether the last unmount got everything onto the drives.
 """
 
@@ -55,24 +56,35 @@ class StoreLock:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._before = _left_behind(_content(descriptor))
+        self._is_passing = True
+        self._write({"holder": asdict(Holder(os.getpid())), "before": self._before})
 
     def announce(self, holder: Holder) -> None:
-        """Say who holds it and how to reach them."""
+        """Say who holds it and how to reach them: from now on how the owner before ended is of no interest."""
+        self._is_passing = False
         self._write({"holder": asdict(holder)})
 
     def end(self, ending: Ending) -> None:
         """Leave word of how it ended; the lock goes when `hold` is left."""
+        self._is_passing = False
         self._write({"ending": asdict(ending)})
 
-    def _write(self, fields: dict[str, Any]) -> None:
-        content = json.dumps(fields).encode() + b"\n"
-        os.ftruncate(self._descriptor, 0)
+    def put_back(self) -> None:
+        """Leave what was there, if nothing was announced."""
+        if self._is_passing:
+            self._write(self._before)
+
+    def _write(self, fields: dict[str, Any] | None) -> None:
+        # One line is written over the other before the rest is cut off: killed in between, it is whole all the same.
+        content = b"" if fields is None else json.dumps(fields).encode() + b"\n"
         os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
 
 
 @contextmanager
 def hold(store: Path, wait_s: float = WAIT_S) -> Iterator[StoreLock]:
-    """Own the store while in this context.
+    """Own the store while in this context. Unless something is announced, the file says afterwards what it said before.
 
     Waits up to `wait_s` while the holder is on its way out (its mount is gone). Raises StoreBusyError when it
     is not, or takes longer, and StoreError when the lock file cannot be opened.
@@ -81,8 +93,10 @@ def hold(store: Path, wait_s: float = WAIT_S) -> Iterator[StoreLock]:
     try:
         _acquire(store, descriptor, wait_s)
         lock = StoreLock(descriptor)
-        lock.announce(Holder(os.getpid()))
-        yield lock
+        try:
+            yield lock
+        finally:
+            lock.put_back()
     finally:
         os.close(descriptor)
 
@@ -93,7 +107,7 @@ def _acquire(store: Path, descriptor: int, wait_s: float) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _parse(_content(descriptor))[0]
+            holder = _holder(_fields(_content(descriptor)))
             mounted = mounts.mount_of_store(store)
             if mounted is not None or clock.monotonic_s() >= deadline:
                 raise StoreBusyError(_busy_sentence(store, holder, mounted)) from None
@@ -104,7 +118,7 @@ def _acquire(store: Path, descriptor: int, wait_s: float) -> None:
 
 def _busy_sentence(store: Path, holder: Holder | None, mounted: mounts.Mount | None) -> str:
     who = f"process {holder.pid}" if holder is not None else "another process"
-    if mounted is not None:
+    if mounted is not None and (holder is None or not holder.is_command):
         return (
             f"Store {store} is already mounted at {mounted.mountpoint} by {who}: "
             f"use it there, or 'ciaosfs umount {mounted.mountpoint}' first."
@@ -124,10 +138,22 @@ def read_lock(store: Path) -> tuple[Holder | None, Ending | None]:
         return None, None
     try:
         is_held = _is_held(descriptor)
-        holder, ending = _parse(_content(descriptor))
+        content = _content(descriptor)
         if is_held:
-            return holder or Holder(0), None
-        return None, ending
+            return _holder(_fields(content)) or Holder(0), None
+        return None, _ending(_left_behind(content) or {})
+    finally:
+        os.close(descriptor)
+
+
+def was_owned(store: Path) -> bool:
+    """Whether the store has had an owner yet: with no holder and no ending that one was killed."""
+    try:
+        descriptor = _open(store / LOCK_NAME, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return _left_behind(_content(descriptor)) is not None
     finally:
         os.close(descriptor)
 
@@ -191,14 +217,35 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, LOCK_BYTES_MAX, 0)
 
 
-def _parse(content: bytes) -> tuple[Holder | None, Ending | None]:
-    """What the file says; (None, None) for a file that is empty, half-written, or of a later version."""
+def _fields(content: bytes) -> dict[str, Any]:
+    """What the file says; nothing for one that is empty, half-written, or of a later version."""
     try:
-        fields = json.loads(content)
-        if "holder" in fields:
-            entry = fields["holder"]
-            return Holder(int(entry["pid"]), str(entry["mountpoint"]), str(entry["socket"])), None
-        entry = fields["ending"]
-        return None, Ending(int(entry["exit_code"]), str(entry["message"]))
+        fields = json.loads(content.partition(b"\n")[0])
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _left_behind(content: bytes) -> dict[str, Any] | None:
+    """What the last owner left, whoever had the store for a while since then; None when there was none yet."""
+    if not content:
+        return None
+    fields = _fields(content)
+    before = fields.get("before", fields)
+    return before if before is None or isinstance(before, dict) else {}
+
+
+def _holder(fields: dict[str, Any]) -> Holder | None:
+    try:
+        entry = fields["holder"]
+        return Holder(int(entry["pid"]), str(entry["mountpoint"]), str(entry["socket"]))
     except (ValueError, KeyError, TypeError):
-        return None, None
+        return None
+
+
+def _ending(fields: dict[str, Any]) -> Ending | None:
+    try:
+        entry = fields["ending"]
+        return Ending(int(entry["exit_code"]), str(entry["message"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -78,8 +78,7 @@ def check_last_mount(store: Path) -> Finding:
             f"It ended badly: {ending.message}",
             f"Mend that, then 'ciaosfs mount {store}' shows the last commit.",
         )
-    lock = store / storelock.LOCK_NAME
-    if lock.exists() and lock.stat().st_size:
+    if storelock.was_owned(store):
         return warning(
             name,
             "Its daemon was killed, or the machine went down.",

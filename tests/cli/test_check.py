@@ -6,9 +6,12 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pytest
 import trio
 
 from ciaosfs.cli.progress import progress_line
+from ciaosfs.client import storelock
+from ciaosfs.client.storelock import Ending
 from tests.cli.conftest import Ciaosfs
 from tests.support.builders import Store, put
 
@@ -20,6 +23,25 @@ def test_a_sound_store(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
     assert (outcome.status, outcome.out, outcome.err) == (0, f"Store {store} is consistent.\n", "")
     fields = json.loads(ciaosfs("check", store, "--data", "--json").out)
     assert fields == {"type": "check", "store": str(store), "data": True, "problems": 0}
+
+
+@pytest.mark.parametrize(
+    ("ending", "shown", "examined"),
+    [
+        (Ending(0), "no, unmounted cleanly", "It ended with everything on the drives."),
+        (Ending(3, "No drives."), "no; the last mount ended: No drives.", "It ended badly: No drives."),
+    ],
+)
+def test_a_check_does_not_hide_how_the_last_mount_ended(
+    ciaosfs: Ciaosfs, tmp_path: Path, ending: Ending, shown: str, examined: str
+) -> None:
+    store = tmp_path / "store"
+    ciaosfs("mkfs", store)
+    with storelock.hold(store) as lock:
+        lock.end(ending)
+    assert ciaosfs("check", store).status == 0
+    assert shown in ciaosfs("status", store).out
+    assert examined in ciaosfs("doctor", store).out
 
 
 def test_what_is_wrong_is_a_sentence_and_status_7(ciaosfs: Ciaosfs, tmp_path: Path) -> None:

@@ -36,13 +36,40 @@ def test_a_holder_that_dies_leaves_neither(tmp_path: Path) -> None:
     assert read_lock(tmp_path) == (None, None)
 
 
+@pytest.mark.parametrize("before", [None, Ending(0), Ending(3, "A sentence."), Holder(1, "/mnt/x", "/s")])
+def test_who_has_it_for_a_while_leaves_what_was_there(tmp_path: Path, before: Holder | Ending | None) -> None:
+    if before is not None:
+        with hold(tmp_path) as lock:
+            lock.announce(before) if isinstance(before, Holder) else lock.end(before)
+    ending = before if isinstance(before, Ending) else None
+    path = tmp_path / storelock.LOCK_NAME
+    content = path.read_bytes() if before is not None else b""
+    with hold(tmp_path):
+        assert read_lock(tmp_path) == (Holder(os.getpid()), None)
+        killed = path.read_bytes()
+    assert path.read_bytes() == content
+    path.write_bytes(killed)  # it was killed, and the next one after it, too
+    for _ in range(2):
+        assert read_lock(tmp_path) == (None, ending)
+        assert storelock.was_owned(tmp_path) == (before is not None)
+        with hold(tmp_path):
+            path.write_bytes(path.read_bytes() + b"the rest of a longer line")
+            killed = path.read_bytes()
+        path.write_bytes(killed)
+    with hold(tmp_path):
+        pass
+    assert path.read_bytes() == content
+
+
 def test_a_second_owner_is_refused_at_once_while_the_mount_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mount = Mount(Path("/mnt/there"), "0:9", mounts.FSTYPE, str(tmp_path))
     monkeypatch.setattr(mounts, "mount_of_store", lambda store: mount)
-    with hold(tmp_path), pytest.raises(StoreBusyError, match="already mounted at /mnt/there") as caught:
-        hold(tmp_path, wait_s=60).__enter__()
+    with hold(tmp_path) as lock:
+        lock.announce(Holder(os.getpid(), "/mnt/there"))
+        with pytest.raises(StoreBusyError, match="already mounted at /mnt/there") as caught:
+            hold(tmp_path, wait_s=60).__enter__()
     assert f"process {os.getpid()}" in caught.value.message
 
 
