@@ -17,7 +17,7 @@ from ciaosfs.cli import output
 from ciaosfs.cli.progress import ProgressLine
 from ciaosfs.cli.running import run_async
 from ciaosfs.client import storelock
-from ciaosfs.client.locate import connect, locate
+from ciaosfs.client.locate import connect, death_of, locate
 from ciaosfs.drive.workers import Workers
 from ciaosfs.offline.check import check_closed
 
@@ -41,7 +41,7 @@ def command(path: Path | None, data: bool, as_json: bool) -> int:
 
     Every invariant of the metadata is looked at, every shard that something depends on must be where it should be, and
     the commit log must lead up to the metadata. A mounted store is checked by its daemon, beside all other work, as of
-    a moment; without a mount, what the next one would show is checked.
+    a moment; without a mount, or when STORE is given and its daemon has died, what the next mount would show is checked.
 
     Exit status 7: something is wrong. 'ciaosfs scrub' repairs what can be repaired in a mounted store, 'ciaosfs
     recover' rebuilds the metadata.
@@ -51,8 +51,10 @@ def command(path: Path | None, data: bool, as_json: bool) -> int:
       ciaosfs check /srv/store --data
     """
     target = locate(path)
+    if target.is_orphaned:
+        output.talk(f"ciaosfs: {death_of(target.store)}, which is what is checked.")
     with ProgressLine() as line:
-        if target.mount is not None:
+        if target.mount is not None and not target.is_orphaned:
             findings = _of_mounted(target.store, data, line.show)
         else:
             set_up_silence()

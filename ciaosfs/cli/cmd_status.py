@@ -16,6 +16,7 @@ from ciaosfs.cli import output
 from ciaosfs.cli.safety import FINISHED, lost_stripes, spare_drives
 from ciaosfs.client import storelock
 from ciaosfs.client.locate import connect, locate, locate_mounted
+from ciaosfs.client.mounts import Mount
 from ciaosfs.doctor.stores import last_commit_ns
 from ciaosfs.drive.identity import IDENTITY_NAME
 from ciaosfs.drive.making import space_at
@@ -46,7 +47,10 @@ def command(path: Path | None, damaged: bool, as_json: bool) -> int:
     if damaged:
         return _damaged(path, as_json)
     target = locate(path)
-    fields = _of_unmounted(target.store) if target.mount is None else _of_mounted(target.store)
+    if target.mount is None or target.is_orphaned:
+        fields = _of_unmounted(target.store, target.mount)
+    else:
+        fields = _of_mounted(target.store)
     if as_json:
         output.print_json("status", fields)
     else:
@@ -88,7 +92,7 @@ def _of_mounted(store: Path) -> dict[str, Any]:
     }
 
 
-def _of_unmounted(store: Path) -> dict[str, Any]:
+def _of_unmounted(store: Path, dead: Mount | None) -> dict[str, Any]:
     config = load_config(store)
     holder, ending = storelock.read_lock(store)
     return {
@@ -97,6 +101,7 @@ def _of_unmounted(store: Path) -> dict[str, Any]:
         "store": str(config.path),
         "data": config.data_count,
         "parity": config.parity_count,
+        "dead_mount": None if dead is None else os.fspath(dead.mountpoint),
         "holder_pid": holder.pid if holder is not None else None,
         "last_ending": asdict(ending) if ending is not None else None,
         "last_commit_ns": last_commit_ns(config.path),

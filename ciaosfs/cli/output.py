@@ -190,6 +190,8 @@ def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _not_mounted(fields: Mapping[str, Any]) -> str:
     if fields["holder_pid"] is not None:
         return f"no, but in use by process {fields['holder_pid']}"
+    if fields["dead_mount"] is not None:
+        return f"no: its daemon has died; the next 'ciaosfs mount' takes its dead mount at {fields['dead_mount']} away"
     ending = fields["last_ending"]
     if ending is None:
         return "no"

@@ -15,10 +15,15 @@ from ciaosfs.client.transport import Connection
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A store, and where it is mounted, if it is."""
+    """A store, and where it is mounted, if it is.
+
+    `is_orphaned`: that mount is dead, its daemon was killed, and the store was named by its own directory. So what looks
+    at the store itself can do so.
+    """
 
     store: Path
     mount: Mount | None
+    is_orphaned: bool = False
 
 
 def locate(path: Path | None) -> Target:
@@ -43,7 +48,8 @@ def locate(path: Path | None) -> Target:
     except OSError as error:
         raise StoreError(f"{store} cannot be looked at: {error.strerror}.") from error
     load_config(store)
-    return Target(store, mounts.mount_of_store(store))
+    mount = mounts.mount_of_store(store)
+    return Target(store, mount, mount is not None and _may_read_lock(store) and not _has_daemon(store))
 
 
 def locate_mounted(path: Path | None) -> tuple[Target, Mount]:
@@ -67,16 +73,29 @@ def socket_of(store: Path) -> Path:
     The store itself says which it is; to those who may not read that, the mount does.
     """
     mount = mounts.mount_of_store(store)
-    if mount is not None and not os.access(store / storelock.LOCK_NAME, os.R_OK, effective_ids=True):
+    if mount is not None and not _may_read_lock(store):
         return transport.mount_socket_path(mount)
     holder, _ = storelock.read_lock(store)
     if holder is not None and holder.socket:
         return Path(holder.socket)
-    if holder is None and mount is not None:
-        raise DaemonError(
-            f"The daemon of {store} has died; the next 'ciaosfs mount {store}' shows its last commit."
-        )
+    if mount is not None and (holder is None or holder.is_command):
+        raise DaemonError(f"{death_of(store)}.")
     return transport.socket_path(load_config(store).store_id)
+
+
+def death_of(store: Path) -> str:
+    """That the daemon has died, and what to do, without a full stop."""
+    return f"The daemon of {store} has died; the next 'ciaosfs mount {store}' shows its last commit"
+
+
+def _may_read_lock(store: Path) -> bool:
+    return os.access(store / storelock.LOCK_NAME, os.R_OK, effective_ids=True)
+
+
+def _has_daemon(store: Path) -> bool:
+    """Whether a daemon has the store; what has it besides is a command that found no daemon."""
+    holder, _ = storelock.read_lock(store)
+    return holder is not None and not holder.is_command
 
 
 def _only_mounted() -> Target:

@@ -241,12 +241,26 @@ def test_umount_cleans_up_after_a_daemon_that_died(ciaosfs: Ciaosfs, tmp_path: P
     pid = json.loads(ciaosfs("status", path, "--json").out)["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: storelock.read_lock(store)[0] is None, "the lock outlives its holder")
-    for command, named in (("status", path), ("status", path / "below"), ("status", store), ("sync", path)):
+    for command, named in (("status", path), ("check", path), ("sync", store), ("sync", path)):
         dead = ciaosfs(command, named)
         assert (dead.status, dead.out) == (6, "")
         assert dead.err == (
             f"ciaosfs: The daemon of {store} has died; the next 'ciaosfs mount {store}' shows its last commit.\n"
         )
+    assert ciaosfs("status", path / "below").status == 6
+    status = ciaosfs("status", store)
+    assert (status.status, status.err) == (0, "")
+    assert (
+        f"no: its daemon has died; the next 'ciaosfs mount' takes its dead mount at {path} away" in status.out
+    )
+    assert json.loads(ciaosfs("status", store, "--json").out)["dead_mount"] == str(path)
+    for _ in range(2):
+        check = ciaosfs("check", store)
+        assert (check.status, check.out) == (0, f"Store {store} is consistent.\n")
+        assert check.err.startswith(f"ciaosfs: The daemon of {store} has died;")
+    with storelock.hold(store):  # as a check does
+        assert "in use by process" in ciaosfs("check", store).err
+        assert "has died" in ciaosfs("status", path).err
     outcome = ciaosfs("umount", path)
     assert outcome.status == 0
     assert "had died" in outcome.err
