@@ -9,7 +9,7 @@ import click
 
 from ciaosfs.base.units import format_bytes
 from ciaosfs.cli import output
-from ciaosfs.cli.facts import facts_lines
+from ciaosfs.cli.facts import Named, facts_lines
 from ciaosfs.cli.keyed import Failures, keyed, session
 from ciaosfs.client.info import ObjectInfo
 
@@ -47,5 +47,5 @@ def _facts(info: ObjectInfo) -> dict[str, Any]:
         "size": f"{format_bytes(info.size)} ({info.size:,} bytes)",
         "modified_ns": info.mtime_ns,
         "parts": f"{len(info.parts):,}, of {', '.join(sizes)}{f' and {rest:,} more' if rest else ''} bytes",
-        **({"metadata": dict(info.metadata)} if info.metadata else {}),
+        **({"metadata": Named(info.metadata)} if info.metadata else {}),
     }

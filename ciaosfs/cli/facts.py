@@ -9,14 +9,18 @@ from typing import Any
 from ciaosfs.cli.output import format_table
 
 
+class Named(dict[str, str]):
+    """Facts under names that somebody gave: shown as they are."""
+
+
 def facts_lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
     """Every fact, scalars first, then what is made of parts, each below its name."""
     scalars = [(name, value) for name, value in facts.items() if not _is_made_of_parts(value)]
-    lines = (
-        [f"{indent}{line}" for line in format_table([[_title(n), _shown(n, v)] for n, v in scalars])]
-        if scalars
-        else []
-    )
+    if isinstance(facts, Named):
+        rows = [[_shown("", name), _shown("", value)] for name, value in facts.items()]
+    else:
+        rows = [[_title(name), _shown(name, value)] for name, value in scalars]
+    lines = [f"{indent}{line}" for line in format_table(rows)] if rows else []
     for name, value in facts.items():
         if not _is_made_of_parts(value):
             continue

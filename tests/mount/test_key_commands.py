@@ -66,7 +66,8 @@ def test_json_and_standard_streams(here: Path, workdir: Path) -> None:
     assert json.loads(ciaosfs("cat", "--json", key))["parts"] == ["b25l", "dHdv"]
     assert ciaosfs("get", key, "-") == "onetwo"
     assert json.loads(ciaosfs("ls", "--json", key))["size"] == 6
-    assert "Metadata" in ciaosfs("stat", key)
+    ciaosfs("put", "--replace", "--meta", "camera_id=seven", "--meta", "run_ns=1", "-", key, given=b"one")
+    assert ciaosfs("stat", key).endswith("\nMetadata:\n  camera_id  seven\n  run_ns     1\n")
     ciaosfs("put", "--replace", "-", key, given=b"")
     assert (workdir / "k").read_bytes() == b""
     (here / "k").write_bytes(b"former")
