@@ -7,6 +7,7 @@ AssertionError, never in this tree). Messages are whole sentences that name the 
 from __future__ import annotations
 
 import errno
+import signal
 
 
 class CiaosError(Exception):
@@ -98,6 +99,17 @@ class DriveGoneError(CiaosError):
 
 class DriveHangsError(DriveGoneError):
     """A drive is where it should be and does not answer within the deadline."""
+
+
+class OutputError(CiaosError):
+    """Standard output cannot be written. When whoever read it has had enough, that is no news, and nothing is said."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"Standard output could not be written: {error.strerror}.")
+        self.errno = error.errno or errno.EIO
+        self.is_unread = error.errno == errno.EPIPE
+        if self.is_unread:
+            self.exit_code = 128 + signal.SIGPIPE  # as a shell says of a program that died of it
 
 
 class AccessError(CiaosError):

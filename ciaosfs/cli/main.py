@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from ciaosfs import __version__
-from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.errors import CiaosError, OutputError
 
 COMMANDS = (
     "mkfs",
@@ -52,7 +54,8 @@ EXIT_STATUS = """\b
 Exit status: 0 success, 1 failure, 2 wrong usage, 3 the store cannot be used as
 it stands, 4 the store is in use, 5 mounting or unmounting was refused, 6 the
 daemon did not answer or ended badly, 7 what is stored is damaged, 8 a token
-is missing or does not allow it, 130 interrupted."""
+is missing or does not allow it, 130 interrupted, 141 nobody reads the output
+any more."""
 
 
 class Commands(click.Group):
@@ -69,6 +72,25 @@ class Commands(click.Group):
         for each in (command, *parts):
             each.epilog = EXIT_STATUS
         return command
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _unread():  # --help
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _unread():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _unread() -> Iterator[None]:
+    """A broken pipe, which click would end with status 1, is standard output that nobody reads."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise OutputError(error) from error
 
 
 @click.group(cls=Commands, epilog=EXIT_STATUS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,13 +125,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except OutputError as error:
+        # What is still to be flushed would fail again, and be a traceback at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not error.is_unread:
+            _say(f"ciaosfs: {error.message}")
+        return error.exit_code
     except CiaosError as error:
         _say(f"ciaosfs: {error.message}")
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read the output has had enough; nothing more is to be flushed to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         _say(f"ciaosfs: {error.filename or 'the system'}: {error.strerror}.")
         return 1

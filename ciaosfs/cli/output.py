@@ -7,45 +7,62 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from ciaosfs.base.errors import OutputError
 from ciaosfs.base.units import format_bytes, format_duration
 from ciaosfs.cli.safety import safety_line
 
 
+@contextmanager
+def writing() -> Iterator[None]:
+    """In this context something is written to standard output; OutputError when it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error) from error
+
+
+def _echo(text: str | bytes = "", nl: bool = True) -> None:
+    with writing():
+        click.echo(text, nl=nl)
+
+
 def print_json(kind: str, fields: Mapping[str, Any]) -> None:
     """One JSON line."""
-    click.echo(json.dumps({"type": kind, **fields}))
+    _echo(json.dumps({"type": kind, **fields}))
 
 
 def print_result(sentence: str) -> None:
     """What a command did, on stdout."""
-    click.echo(sentence)
+    _echo(sentence)
 
 
 def print_text(text: str) -> None:
     """Lines that end as they should, on stdout."""
-    click.echo(text, nl=False)
+    _echo(text, nl=False)
 
 
 def print_colored(word: str, color: str, rest: str) -> None:
     """A line whose first word has a color where the terminal has some."""
-    click.secho(word, fg=color, nl=False)
-    click.echo(rest)
+    _echo(click.style(word, fg=color), nl=False)
+    _echo(rest)
 
 
 def print_raw(text: str) -> None:
     """What a terminal interprets, on stdout, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    with writing():
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def print_name(line: str) -> None:
     """A line with names in it, as bytes: they are not always text."""
-    click.echo(os.fsencode(line))
+    _echo(os.fsencode(line))
 
 
 def talk(sentence: str) -> None:
@@ -56,7 +73,7 @@ def talk(sentence: str) -> None:
 def print_lines(lines: Sequence[str]) -> None:
     """A table or the like, on stdout."""
     for line in lines:
-        click.echo(line)
+        _echo(line)
 
 
 def printable(text: str) -> str:
@@ -122,11 +139,11 @@ class Screen:
     def show(self, lines: Sequence[str]) -> None:
         """Show these instead of those shown before."""
         if self.is_in_place and self._shown:
-            click.echo(f"\x1b[{len(self._shown)}A\x1b[J", nl=False)
+            _echo(f"\x1b[{len(self._shown)}A\x1b[J", nl=False)
         elif list(lines) == list(self._shown):
             return
         for line in lines:
-            click.echo(line)
+            _echo(line)
         self._shown = list(lines)
 
 
@@ -140,20 +157,20 @@ def print_status(fields: Mapping[str, Any]) -> None:
         rows.append(("Coding", _coding(fields)))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
-    click.echo()
+        _echo(f"{name:<{width}}  {value}")
+    _echo()
     _print_table(_drive_table(fields["drives"]))
     for drive in fields["drives"]:
         if drive.get("reason"):
-            click.echo(f"Drive {drive['number']} is {drive['state']}: {drive['reason']}")
+            _echo(f"Drive {drive['number']} is {drive['state']}: {drive['reason']}")
 
 
 def print_damaged(mountpoint: str, file: Mapping[str, Any]) -> None:
     """The paths of one file, a line each, as bytes: names are not always text."""
     for path in file["paths"]:
-        click.echo(os.fsencode(mountpoint + path))
+        _echo(os.fsencode(mountpoint + path))
     if not file["paths"]:
-        click.echo(f"inode {file['ino']}, which has no name any more")
+        _echo(f"inode {file['ino']}, which has no name any more")
 
 
 def _mounted_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -249,7 +266,7 @@ def labels_of(drive: Mapping[str, Any]) -> str:
 
 def _print_table(table: Sequence[Sequence[str]]) -> None:
     for line in format_table(table):
-        click.echo(line)
+        _echo(line)
 
 
 def format_table(table: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

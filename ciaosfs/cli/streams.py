@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ciaosfs.base import limits
+from ciaosfs.cli.output import writing
 
 PIECE_BYTES = limits.CONTROL_BODY_BYTES_MAX
 
@@ -30,10 +31,19 @@ def copy_in(out: Sink, progress: Progress) -> int:
 
 
 def copy_out(source: BinaryIO, total: int, progress: Progress) -> int:
-    """To standard output."""
-    count = copy(source, sys.stdout.buffer, total, progress)
-    sys.stdout.buffer.flush()
+    """To standard output. OutputError when that cannot be written."""
+    count = copy(source, _StandardOutput(), total, progress)
+    with writing():
+        sys.stdout.buffer.flush()
     return count
+
+
+class _StandardOutput:
+    """Whose errors are known from those of what is read."""
+
+    def write(self, data: bytes, /) -> int:
+        with writing():
+            return sys.stdout.buffer.write(data)
 
 
 def copy(source: BinaryIO, target: Sink, total: int, progress: Progress) -> int:

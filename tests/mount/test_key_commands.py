@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ciaosfs.cli.main import run
 from tests.support.faces import standard_streams
-from tests.support.mount import MountedStore
+from tests.support.mount import MountedStore, environment
 
 
 @pytest.fixture
@@ -75,6 +77,37 @@ def test_json_and_standard_streams(here: Path, workdir: Path) -> None:
     ciaosfs("get", key)
     assert (here / "k").read_bytes() == b""
     assert (here / "k").stat().st_mode & 0o777 == 0o640
+
+
+COMMANDS_THAT_PRINT = ["cat KEY", "get KEY -", "cat --json KEY", "ls KEY", "stat KEY", "ls --help"]
+
+
+@pytest.mark.parametrize("line", COMMANDS_THAT_PRINT)
+def test_who_reads_no_further_ends_a_command_quietly(here: Path, workdir: Path, line: str) -> None:
+    (workdir / "k").write_bytes(bytes(300_000))
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = _apart(line.replace("KEY", f"{here.name}/k"), writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("line", COMMANDS_THAT_PRINT[:-1])
+def test_output_that_cannot_be_written_is_named(here: Path, workdir: Path, line: str) -> None:
+    (workdir / "k").write_bytes(bytes(300_000))
+    with open("/dev/full", "wb") as full:
+        done = _apart(line.replace("KEY", f"{here.name}/k"), full.fileno())
+    said = "ciaosfs: Standard output could not be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def _apart(line: str, stdout: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ciaosfs", *line.split()]
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+    )
 
 
 @pytest.mark.parametrize(
