@@ -42,6 +42,14 @@ class StoreError(CiaosError):
     exit_code = 3
 
 
+class ForeignDriveError(StoreError):
+    """The directory is a drive of another store, whose id (16 bytes) is `owner`."""
+
+    def __init__(self, message: str, owner: bytes) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
 class StoreBusyError(StoreError):
     """Another process holds the store."""
 
@@ -94,7 +102,12 @@ class LogDamagedError(DamagedError):
 
 
 class DriveGoneError(CiaosError):
-    """A drive is absent or stopped answering. The data on it is not damaged as far as is known."""
+    """A drive is absent or stopped answering. The data on it is not damaged as far as is known.
+
+    A command that fails for it says that the store cannot be used as it stands: with too few drives it cannot.
+    """
+
+    exit_code = StoreError.exit_code
 
 
 class DriveHangsError(DriveGoneError):

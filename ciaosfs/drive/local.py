@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
-from ciaosfs.base.errors import DriveGoneError, StoreError, UsageError
+from ciaosfs.base.errors import DriveGoneError, ForeignDriveError, StoreError, UsageError
 from ciaosfs.drive.holding import Hold
 from ciaosfs.drive.identity import (
     IDENTITY_BYTES_MAX,
@@ -78,7 +78,8 @@ def open_drive(path: str, store_id: bytes, number: int, *, to_look: bool = False
     try:
         identity = _read_identity(root, path, number)
         if identity.store_id != store_id:
-            raise StoreError(f"{path} is a drive of another store ({UUID(bytes=identity.store_id)}).")
+            owner = identity.store_id
+            raise ForeignDriveError(f"{path} is a drive of another store ({UUID(bytes=owner)}).", owner)
         if identity.number != number:
             raise StoreError(f"{path} is drive {identity.number} of this store, not drive {number}.")
         return LocalDrive(path, root, identity, None if to_look else Hold.take(root, path, number))

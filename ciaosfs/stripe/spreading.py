@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 import outcome
 import trio
@@ -113,16 +114,30 @@ class Spreader:
         """How many drives can be written to, full or not, leaving out `away`; DriveGoneError when too few."""
         usable = sum(slot.number not in away for slot in self._drives.usable())
         if usable < self._drives_min:
-            missing = [
-                f"{slot.number} at {slot.path}"
-                for slot in self._drives.slots.values()
-                if not slot.is_usable or slot.number in away
-            ]
+            slots = self._drives.slots.values()
+            missing = [slot for slot in slots if not slot.is_usable or slot.number in away]
             raise DriveGoneError(
                 f"Only {usable} drives can be written to and {self._drives_min} are needed: "
-                f"look after drive {', '.join(missing)}."
+                f"{self._remedy(missing)}."
             )
         return usable
+
+    def _remedy(self, missing: Sequence[DriveSlot]) -> str:
+        """What to do about drives that cannot be written to."""
+        owners = {slot.owner for slot in missing}
+        owner = owners.pop() if len(owners) == 1 else None
+        if owner is not None:
+            numbers = ", ".join(str(slot.number) for slot in missing)
+            those = f"drives {numbers} belong" if len(missing) > 1 else f"drive {numbers} belongs"
+            return (
+                f"{those} to another store, {UUID(bytes=owner)}, and this one is "
+                f"{UUID(bytes=self._drives.store_id)}: correct 'store', or the paths of the drives, in ciaosfs.toml"
+            )
+        places = (
+            f"{slot.number} at {slot.path}{'' if slot.owner is None else ', which is of another store'}"
+            for slot in missing
+        )
+        return f"look after drive {', '.join(places)}"
 
     async def spread(
         self,

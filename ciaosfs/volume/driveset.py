@@ -25,7 +25,7 @@ from enum import StrEnum
 
 from ciaosfs.base import clock
 from ciaosfs.base.config import DriveConfig
-from ciaosfs.base.errors import DriveGoneError, StoreBusyError, StoreError
+from ciaosfs.base.errors import DriveGoneError, ForeignDriveError, StoreBusyError, StoreError
 from ciaosfs.base.limits import MIB
 from ciaosfs.drive.interface import Drive, FreeSpace
 from ciaosfs.drive.local import open_drive
@@ -81,6 +81,8 @@ class Look:
     space: FreeSpace | None
     names: tuple[str, ...] | None
     reason: str
+    owner: bytes | None = None
+    """The other store that the drive there belongs to, if it does."""
     is_busy: bool = False
     """Another process has the drive."""
 
@@ -106,6 +108,8 @@ class DriveSlot:
         self.is_draining = False
         self.drive: Drive | None = None
         self.reason = ""
+        self.owner: bytes | None = None
+        """The other store that the drive at `path` belongs to, if it does."""
         self.retry_at_s = 0.0
         self._store_id = store_id
         self._opener = opener
@@ -201,6 +205,8 @@ class DriveSlot:
             drive = self._opener(self.path, self._store_id, self.number)
         except StoreBusyError as error:
             return Look(None, None, None, str(error), is_busy=True)
+        except ForeignDriveError as error:
+            return Look(None, None, None, str(error), owner=error.owner)
         except (DriveGoneError, StoreError, OSError) as error:
             return Look(None, None, None, str(error))
         try:
@@ -223,6 +229,7 @@ class DriveSlot:
     def saw(self, look: Look) -> None:
         """Take over what a look found. The caller deals with the volumes of a drive that went or came."""
         self._changes.value += 1
+        self.owner = look.owner
         if look.drive is None or look.space is None:
             self._left(look.reason)
             return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import click
 import pytest
 from trio.testing import trio_test
 
+from ciaosfs.base.config import CONFIG_NAME
 from tests.cli.conftest import Ciaosfs
 from tests.support.builders import Store, put
 
@@ -76,3 +78,24 @@ def test_an_empty_store_is_nothing_to_recover(ciaosfs: Ciaosfs, tmp_path: Path) 
     outcome = ciaosfs("recover", tmp_path / "empty", "--yes")
     assert outcome.status == 7
     assert "nothing to recover from" in outcome.err
+
+
+def test_with_too_few_drives_the_status_is_3(ciaosfs: Ciaosfs, store: Store) -> None:
+    numbers = [drive.number for drive in store.config.drives]
+    for drive in store.config.drives:
+        drive.path.rename(drive.path.with_name(f"{drive.path.name}-gone"))
+    outcome = ciaosfs("recover", store.path, "--yes")
+    assert outcome.status == 3
+    assert f"needed: look after drive {numbers[0]} at " in outcome.err
+
+
+def test_drives_of_another_store_are_called_so(ciaosfs: Ciaosfs, store: Store) -> None:
+    config = store.path / CONFIG_NAME
+    ours, other = str(UUID(bytes=store.config.store_id)), str(UUID(bytes=bytes(16)))
+    config.write_text(config.read_text().replace(ours, other))
+    outcome = ciaosfs("recover", store.path, "--yes")
+    assert outcome.status == 3
+    assert f"belong to another store, {ours}, and this one is {other}: correct 'store'" in outcome.err
+    store.config.drives[0].path.rename(store.path / "gone")
+    mixed = ciaosfs("recover", store.path, "--yes").err
+    assert f"{store.config.drives[0].path}, 1 at" in mixed and ", which is of another store" in mixed
