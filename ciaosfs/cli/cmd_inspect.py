@@ -61,7 +61,12 @@ def command() -> None:
 @_path
 @_json
 def state(path: Path | None, as_json: bool) -> int:
-    """The commit the metadata is at, its sums, and the newest commit on the drives."""
+    """The commit the metadata is at, its sums, and the newest commit on the drives.
+
+    \b
+    Example:
+      ciaosfs inspect state /srv/store
+    """
     return _print(path, "state", stores.state, as_json)
 
 
@@ -72,7 +77,12 @@ def state(path: Path | None, as_json: bool) -> int:
 @_limit
 @_json
 def drive(number: int, path: Path | None, after: int, limit: int, as_json: bool) -> int:
-    """One drive and its volumes."""
+    """One drive and its volumes.
+
+    \b
+    Example:
+      ciaosfs inspect drive 0 /srv/store
+    """
     return _print(path, "drive", lambda stock: stores.drive(stock, number, after, limit), as_json)
 
 
@@ -83,7 +93,12 @@ def drive(number: int, path: Path | None, after: int, limit: int, as_json: bool)
 @_limit
 @_json
 def volume(volume: int, path: Path | None, start: int, limit: int, as_json: bool) -> int:
-    """A volume: its superblock, and its needles with their state (live, dead, torn, missing)."""
+    """A volume: its superblock, and its needles with their state (live, dead, torn, missing).
+
+    \b
+    Example:
+      ciaosfs inspect volume 19b2c6f3a4000001 /srv/store --limit 10
+    """
     return _print(path, "volume", lambda stock: volumes.volume(stock, volume, start, limit), as_json)
 
 
@@ -93,7 +108,12 @@ def volume(volume: int, path: Path | None, start: int, limit: int, as_json: bool
 @_path
 @_json
 def needle(volume: int, offset: int, path: Path | None, as_json: bool) -> int:
-    """The needle at OFFSET of a volume: its head, its state, its bad blocks."""
+    """The needle at OFFSET of a volume: its head, its state, its bad blocks.
+
+    \b
+    Example:
+      ciaosfs inspect needle 19b2c6f3a4000001 4096 /srv/store
+    """
     return _print(path, "needle", lambda stock: volumes.needle(stock, volume, offset), as_json)
 
 
@@ -103,7 +123,12 @@ def needle(volume: int, offset: int, path: Path | None, as_json: bool) -> int:
 @_limit
 @_json
 def stripe(stripe: int, path: Path | None, limit: int, as_json: bool) -> int:
-    """A stripe: its record, its shards and what is wrong with them, the files with bytes in it."""
+    """A stripe: its record, its shards and what is wrong with them, the files with bytes in it.
+
+    \b
+    Example:
+      ciaosfs inspect stripe 1853026345983082497 /srv/store
+    """
     return _print(path, "stripe", lambda stock: stripes.stripe(stock, stripe, limit), as_json)
 
 
@@ -113,7 +138,12 @@ def stripe(stripe: int, path: Path | None, limit: int, as_json: bool) -> int:
 @_limit
 @_json
 def commit(sequence: int, path: Path | None, limit: int, as_json: bool) -> int:
-    """A commit of the drives' log: its header, its copies, the rows it changed."""
+    """A commit of the drives' log: its header, its copies, the rows it changed.
+
+    \b
+    Example:
+      ciaosfs inspect commit 17 /srv/store
+    """
     return _print(path, "commit", lambda stock: commits.commit(stock, sequence, limit), as_json)
 
 

@@ -41,7 +41,13 @@ def command() -> None:
 @click.option("--all", "with_finished", is_flag=True, help="Show those that have ended, too.")
 @click.option("--watch", is_flag=True, help="Go on until no job is unfinished.")
 def list_jobs(path: Path | None, as_json: bool, with_finished: bool, watch: bool) -> None:
-    """Show the jobs that are unfinished, with progress, rate and time left."""
+    """Show the jobs that are unfinished, with progress, rate and time left.
+
+    \b
+    Example:
+      ciaosfs job list --watch
+      ciaosfs job list --all --json
+    """
 
     def wanted(job: Mapping[str, Any]) -> bool:
         return with_finished or job["state"] not in FINISHED
@@ -55,7 +61,12 @@ def list_jobs(path: Path | None, as_json: bool, with_finished: bool, watch: bool
 @_json
 @click.option("--watch", is_flag=True, help="Go on until the job has ended.")
 def show(number: int, path: Path | None, as_json: bool, watch: bool) -> None:
-    """Show one job."""
+    """Show one job.
+
+    \b
+    Example:
+      ciaosfs job show 7 --watch
+    """
 
     def wanted(job: Mapping[str, Any]) -> bool:
         return bool(job["id"] == number)
@@ -75,7 +86,12 @@ def show(number: int, path: Path | None, as_json: bool, watch: bool) -> None:
 @_path
 @_json
 def pause(number: int, path: Path | None, as_json: bool) -> None:
-    """Stop a job until it is resumed; a restart does not resume it."""
+    """Stop a job until it is resumed; a restart does not resume it.
+
+    \b
+    Example:
+      ciaosfs job pause 7
+    """
     _change("job-pause", number, path, as_json)
 
 
@@ -84,7 +100,12 @@ def pause(number: int, path: Path | None, as_json: bool) -> None:
 @_path
 @_json
 def resume(number: int, path: Path | None, as_json: bool) -> None:
-    """Let a paused job go on; one that waits before it tries again does so at once."""
+    """Let a paused job go on; one that waits before it tries again does so at once.
+
+    \b
+    Example:
+      ciaosfs job resume 7
+    """
     _change("job-resume", number, path, as_json)
 
 

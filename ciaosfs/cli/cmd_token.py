@@ -129,7 +129,13 @@ def derive(
 def list_tokens(
     path: Path | None, user: str | None, with_ended: bool, token_file: Path | None, as_json: bool
 ) -> None:
-    """Show the tokens that are live, never their secrets."""
+    """Show the tokens that are live, never their secrets.
+
+    \b
+    Example:
+      ciaosfs token list
+      ciaosfs token list --user ann --json
+    """
     arguments: dict[str, Any] = {"all": with_ended} | ({} if user is None else {"user": user})
     with judged_connection(path, token_file) as connection:
         tokens = output.gather_pages(
@@ -147,7 +153,13 @@ def list_tokens(
 @token_file_option
 @_json
 def show(words: tuple[str, ...], token_file: Path | None, as_json: bool) -> None:
-    """Show one token by its number, or without one that which you hold."""
+    """Show one token by its number, or without one that which you hold.
+
+    \b
+    Example:
+      ciaosfs token show 7
+      ciaosfs token show --token-file ann.token
+    """
     numbers = words[:1] if words and words[0].isdecimal() else ()
     paths = words[len(numbers) :]
     if len(paths) > 1:

@@ -80,7 +80,12 @@ def add(
 @token_file_option
 @_json
 def list_users(path: Path | None, token_file: Path | None, as_json: bool) -> None:
-    """Show the users."""
+    """Show the users.
+
+    \b
+    Example:
+      ciaosfs user list
+    """
     with judged_connection(path, token_file) as connection:
         users = output.gather_pages(lambda after: connection.call("user-list", after=after), "users")
     if as_json:
@@ -97,7 +102,12 @@ def list_users(path: Path | None, token_file: Path | None, as_json: bool) -> Non
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_json
 def remove(name: str, path: Path | None, token_file: Path | None, yes: bool, as_json: bool) -> None:
-    """Remove a user and revoke all its tokens. Its folder stays, with all that is in it."""
+    """Remove a user and revoke all its tokens. Its folder stays, with all that is in it.
+
+    \b
+    Example:
+      ciaosfs user remove ann
+    """
     if not yes and not output.confirms(f"Remove user {name} and revoke all its tokens?"):
         raise click.Abort
     with judged_connection(path, token_file) as connection:

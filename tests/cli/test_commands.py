@@ -18,11 +18,23 @@ from tests.cli.conftest import Ciaosfs
 from tests.support.mount import environment, wait_until
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+def _every_command() -> list[str]:
+    """Each command, and each of its parts, as it is typed."""
+    names = []
+    for name in main.COMMANDS:
+        command = main.group.get_command(click.Context(main.group), name)
+        names.append(name)
+        if isinstance(command, click.Group):
+            names += [f"{name} {part}" for part in command.commands]
+    return names
+
+
+@pytest.mark.parametrize("name", _every_command())
 def test_every_help_has_an_example_and_the_exit_statuses(ciaosfs: Ciaosfs, name: str) -> None:
-    outcome = ciaosfs(name, "--help")
+    outcome = ciaosfs(*name.split(), "--help")
     assert outcome.status == 0
-    assert f"ciaosfs {name}" in outcome.out.split("Example:")[1]
+    _, example = outcome.out.split("Example:")
+    assert f"ciaosfs {name}" in example
     assert "Exit status: 0 success" in outcome.out
     assert ("--json" in outcome.out) == (name not in ("metrics", "completion", "run")), (
         "those print other languages"
