@@ -10,6 +10,8 @@ if [ "$(id -u)" = 0 ]; then
 else
     store=${STORE:-$HOME/.local/share/ciaosfs/store} mount=${MOUNT:-$HOME/ciaos}
 fi
+down='make down'
+if [ -n "${MOUNT:-}" ]; then down="make down MOUNT=$(printf %q "$(realpath -ms "$MOUNT")")"; fi
 store=$(realpath -ms "$store") mount=$(realpath -ms "$mount")
 
 say() { printf '%s\n' "$*"; }
@@ -46,7 +48,7 @@ Three things to try:
   $ciaosfs status $mount
   mv $store/drives/d0 $store/drives/d0.away; cat $mount/ciaosfs/__init__.py; mv $store/drives/d0.away $store/drives/d0
 
-'make down' unmounts it."
+'$down' unmounts it."
 }
 
 down() {
