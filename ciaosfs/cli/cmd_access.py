@@ -10,6 +10,7 @@ import click
 from ciaosfs.base.config import ACCESS_MODES, load_config
 from ciaosfs.base.configedit import change_config, set_access
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client.locate import locate
 
 _MEANING = {
@@ -19,7 +20,7 @@ _MEANING = {
 
 
 @click.command("access")
-@click.argument("store", metavar="STORE|MOUNTPOINT", type=click.Path(path_type=Path, readable=False))
+@click.argument("store", metavar="STORE|MOUNTPOINT", type=LocalPath(path_type=Path, readable=False))
 @click.argument("mode", type=click.Choice(ACCESS_MODES), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(store: Path, mode: str | None, as_json: bool) -> None:

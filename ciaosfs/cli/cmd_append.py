@@ -9,13 +9,14 @@ import click
 
 from ciaosfs.cli import output
 from ciaosfs.cli.keyed import STDIO, keyed, session
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.streams import copy, copy_in
 from ciaosfs.cli.transferline import TransferLine
 
 
 @click.command("append")
 @click.argument("key")
-@click.argument("files", metavar="[FILE...]", nargs=-1, type=click.Path())
+@click.argument("files", metavar="[FILE...]", nargs=-1, type=LocalPath())
 @click.option("--sync", is_flag=True, help="Return when it is on the drives.")
 @keyed
 def command(key: str, files: tuple[str, ...], sync: bool, as_json: bool, **where: Any) -> None:

@@ -14,6 +14,7 @@ from ciaosfs.base.errors import DamagedError
 from ciaosfs.base.log import set_up_silence
 from ciaosfs.checking.findings import Findings, Progress
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.progress import ProgressLine
 from ciaosfs.cli.running import run_async
 from ciaosfs.client import storelock
@@ -28,7 +29,7 @@ Show = Callable[[str, int, int, str], None]
 
 @click.command("check")
 @click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 @click.option(
     "--data",

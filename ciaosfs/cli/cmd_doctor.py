@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.safety import safety_line
 from ciaosfs.doctor.examine import examine
 from ciaosfs.doctor.finding import Finding, Level
@@ -20,7 +21,7 @@ _COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
 
 @click.command("doctor")
 @click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print warnings and problems alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each check.")

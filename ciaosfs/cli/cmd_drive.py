@@ -14,6 +14,7 @@ from ciaosfs.base.config import parse_drive, parse_labels
 from ciaosfs.base.errors import UsageError
 from ciaosfs.base.units import format_bytes
 from ciaosfs.cli import drivetable, output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.waiting import wait_for_job
 from ciaosfs.client.locate import Target, connect, locate_mounted
 from ciaosfs.client.transport import Connection
@@ -22,7 +23,7 @@ CHANGE_TIMEOUT_S = None
 """A slow disk may take long to make a directory durable; the daemon answers in any case."""
 
 _path = click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 _number = click.argument("number", metavar="DRIVE", type=click.IntRange(min=0))
 _directory = click.argument("directory", metavar="DIR[,host=H][,disk=D]")

@@ -13,6 +13,7 @@ from ciaosfs.base.errors import DamagedError
 from ciaosfs.base.log import set_up_silence
 from ciaosfs.cli import output
 from ciaosfs.cli.facts import facts_lines
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client.locate import locate
 from ciaosfs.offline.inspect import commits, stores, stripes, volumes
 from ciaosfs.offline.inspect.stock import Facts, Stock
@@ -35,7 +36,7 @@ class VolumeId(click.ParamType[int]):
 
 
 _path = click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print a JSON line.")
 _limit = click.option(

@@ -11,6 +11,7 @@ import click
 
 from ciaosfs.base.errors import UsageError
 from ciaosfs.cli import jobtable, output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client.locate import connect, locate_mounted
 from ciaosfs.client.transport import Connection
 
@@ -18,7 +19,7 @@ WATCH_S = 1.0
 FINISHED = ("done", "failed")
 
 _path = click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 _number = click.argument("number", metavar="JOB", type=click.IntRange(min=1))
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client.locate import connect, locate_mounted
 
 
 @click.command("metrics")
 @click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 def command(path: Path | None) -> None:
     """Print the metrics of a mounted store as Prometheus reads them, over the control socket.

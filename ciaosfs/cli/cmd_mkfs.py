@@ -10,11 +10,12 @@ import click
 
 from ciaosfs.base.config import ACCESS_MODES, parse_drive
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.offline.mkfs import DATA_COUNT, PARITY_COUNT, make_store, plan_store, weakness_of
 
 
 @click.command("mkfs")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=LocalPath(path_type=Path))
 @click.option(
     "--drive",
     "drives",

@@ -16,6 +16,7 @@ from ciaosfs.base import errors, limits
 from ciaosfs.base.config import PORT_MAX, load_config
 from ciaosfs.base.errors import CiaosError, DaemonError, MountError
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client import mounts, storelock
 
 MALLOC_SETTINGS = {
@@ -30,8 +31,8 @@ two, to 205 with one, at the same speed."""
 
 
 @click.command("mount")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("mountpoint", type=click.Path(path_type=Path), required=False)
+@click.argument("store", type=LocalPath(path_type=Path))
+@click.argument("mountpoint", type=LocalPath(path_type=Path), required=False)
 @click.option(
     "--option",
     "-o",

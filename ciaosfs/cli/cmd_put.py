@@ -13,13 +13,14 @@ import click
 from ciaosfs.base.errors import UsageError
 from ciaosfs.cli import output
 from ciaosfs.cli.keyed import STDIO, Failures, keyed, session, split_destination
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.streams import copy_in
 from ciaosfs.cli.transferline import TransferLine
 from ciaosfs.client.ciaos import Ciaos
 
 
 @click.command("put")
-@click.argument("arguments", metavar="FILE... [KEY]", nargs=-1, required=True, type=click.Path())
+@click.argument("arguments", metavar="FILE... [KEY]", nargs=-1, required=True, type=LocalPath())
 @click.option("--recursive", "-r", is_flag=True, help="Put what is in directories, too.")
 @click.option("--replace", "-f", is_flag=True, help="Put it also where there is a key already.")
 @click.option("--meta", "metadata", multiple=True, metavar="NAME=VALUE", help="Keep this with the object.")

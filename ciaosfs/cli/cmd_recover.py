@@ -16,6 +16,7 @@ from ciaosfs.base.errors import StoreBusyError, UsageError
 from ciaosfs.base.log import set_up_silence
 from ciaosfs.base.units import format_duration
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.progress import ProgressLine
 from ciaosfs.cli.running import run_async
 from ciaosfs.client import storelock
@@ -26,7 +27,7 @@ from ciaosfs.offline.recover import Plan, install, rebuilt
 
 
 @click.command("recover")
-@click.argument("path", metavar="STORE", type=click.Path(path_type=Path, readable=False))
+@click.argument("path", metavar="STORE", type=LocalPath(path_type=Path, readable=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(path: Path, yes: bool, as_json: bool) -> int:

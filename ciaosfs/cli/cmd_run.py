@@ -10,6 +10,7 @@ import click
 
 from ciaosfs.base.errors import UsageError
 from ciaosfs.cli import sessionrun
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.tokenoption import token_file_option
 from ciaosfs.client import secret
 from ciaosfs.client.locate import connect, locate_mounted
@@ -21,7 +22,7 @@ from ciaosfs.client.locate import connect, locate_mounted
     "--mount",
     "path",
     metavar="STORE|MOUNTPOINT",
-    type=click.Path(path_type=Path, readable=False),
+    type=LocalPath(path_type=Path, readable=False),
     help="Which store, when several are mounted.",
 )
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED, required=True)

@@ -10,6 +10,7 @@ import click
 
 from ciaosfs.base.errors import UsageError
 from ciaosfs.cli import jobtable, output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client.locate import connect, locate_mounted
 from ciaosfs.client.transport import Connection
 
@@ -18,7 +19,7 @@ WATCH_S = 0.5
 
 @click.command("scrub")
 @click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 @click.option("--now", is_flag=True, help="Begin at once, with all the time there is.")
 @click.option("--wait", is_flag=True, help="Return when it has ended and what it found is repaired.")

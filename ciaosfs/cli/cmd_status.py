@@ -13,6 +13,7 @@ import click
 from ciaosfs.base.config import DriveConfig, load_config
 from ciaosfs.base.errors import DamagedError
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.safety import FINISHED, lost_stripes, spare_drives
 from ciaosfs.client import storelock
 from ciaosfs.client.locate import connect, locate, locate_mounted
@@ -27,7 +28,7 @@ LISTING_S = 600.0
 
 @click.command("status")
 @click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 @click.option("--damaged", is_flag=True, help="List the files that cannot be read any more, instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client.locate import connect, locate_mounted
 
 
 @click.command("sync")
-@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), required=False)
+@click.argument("mountpoint", type=LocalPath(path_type=Path, readable=False), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(mountpoint: Path | None, as_json: bool) -> None:
     """Return when everything written so far below MOUNTPOINT, by whomever, is on the drives.

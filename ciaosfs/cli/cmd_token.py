@@ -14,6 +14,7 @@ from ciaosfs.base import clock
 from ciaosfs.base.errors import UsageError
 from ciaosfs.base.units import parse_duration
 from ciaosfs.cli import output, tokentable
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.tokenoption import judged_connection, path_argument, token_file_option
 from ciaosfs.client.secret import TOKEN_VARIABLE, new_token_file
 from ciaosfs.control.scopes import all_names
@@ -21,7 +22,7 @@ from ciaosfs.control.scopes import all_names
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON lines; a secret is not in them.")
 _out = click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(path_type=Path, dir_okay=False),
     help="Write the secret into this new file, which only you can read, and not to standard output.",
 )
 _scopes = click.option(

@@ -13,6 +13,7 @@ import click
 from ciaosfs.base import clock
 from ciaosfs.cli import output
 from ciaosfs.cli.livescreen import live_screen
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.cli.rates import rates_between
 from ciaosfs.cli.toptable import frame
 from ciaosfs.client.locate import connect, locate_mounted
@@ -23,7 +24,7 @@ Look = Callable[[], dict[str, Any]]
 
 @click.command("top")
 @click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 @click.option(
     "--interval", type=click.FloatRange(0.1, 3600.0), default=1.0, show_default=True, metavar="SECONDS",

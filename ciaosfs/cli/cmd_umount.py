@@ -11,6 +11,7 @@ import click
 from ciaosfs.base.errors import DaemonError, MountError
 from ciaosfs.base.log import LOG_NAME
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client import mounts, storelock
 from ciaosfs.client.locate import connect, locate_mounted
 from ciaosfs.client.mounts import Mount
@@ -21,7 +22,7 @@ WAIT_S = 600.0
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path(path_type=Path, readable=False), required=False)
+@click.argument("mountpoint", type=LocalPath(path_type=Path, readable=False), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def command(mountpoint: Path | None, as_json: bool) -> None:
     """Unmount the store at MOUNTPOINT (or given by its directory, or the only one that is mounted).

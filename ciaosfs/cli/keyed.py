@@ -121,6 +121,8 @@ def split_destination(arguments: Sequence[str], what: str) -> tuple[list[str], s
     if len(arguments) == 1:
         return list(arguments), None
     *sources, destination = arguments
+    if not destination:
+        raise UsageError(f"The place for {what} to go is empty: name one, or '.' for the current directory.")
     if len(sources) > 1 and not destination.endswith("/"):
         raise UsageError(f"Several {what} need a place to go that ends with a slash, not {destination!r}.")
     return sources, destination

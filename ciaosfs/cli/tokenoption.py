@@ -9,18 +9,19 @@ from pathlib import Path
 import click
 
 from ciaosfs.cli import output
+from ciaosfs.cli.paths import LocalPath
 from ciaosfs.client import secret
 from ciaosfs.client.locate import connect, locate_mounted
 from ciaosfs.client.transport import Connection
 
 token_file_option = click.option(
     "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    type=LocalPath(path_type=Path, dir_okay=False, allow_dash=True),
     help=f"Be judged by the token in this file ('-': standard input). Else {secret.TOKEN_FILE_VARIABLE} may name one, or "
     f"{secret.TOKEN_VARIABLE} be one.",
 )
 path_argument = click.argument(
-    "path", metavar="[STORE|MOUNTPOINT]", type=click.Path(path_type=Path, readable=False), required=False
+    "path", metavar="[STORE|MOUNTPOINT]", type=LocalPath(path_type=Path, readable=False), required=False
 )
 
 

@@ -109,6 +109,39 @@ def test_what_is_no_store_is_status_3(ciaosfs: Ciaosfs, tmp_path: Path, command:
     assert outcome.err.count("\n") == 1
 
 
+def _commands_on_paths() -> dict[str, list[str]]:
+    """Each command that takes a path as an argument: its arguments, all paths empty."""
+    lines = {
+        "put": ["", "key"],
+        "get": ["key", ""],
+        "append": ["key", ""],
+        "run": ["--token-file", "", "true"],
+    }
+    for name in _every_command():
+        first, _, second = name.partition(" ")
+        command = main.group.get_command(click.Context(main.group), first)
+        if isinstance(command, click.Group) and second:
+            command = command.commands[second]
+        assert command is not None
+        arguments = [each for each in command.params if isinstance(each, click.Argument)]
+        if name not in lines and any(isinstance(each.type, click.Path) for each in arguments):
+            lines[name] = ["" if isinstance(each.type, click.Path) else "1" for each in arguments]
+    return lines
+
+
+@pytest.mark.parametrize(("name", "arguments"), _commands_on_paths().items())
+def test_an_empty_path_is_no_path(
+    ciaosfs: Ciaosfs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[str]
+) -> None:
+    """A variable that is not set: what works in the current directory would be done there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CIAOSFS_URL", str(tmp_path / "nothing"))
+    outcome = ciaosfs(*name.split(), *arguments)
+    assert outcome.status == 2
+    assert "empty" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_lies_in_a_file_cannot_be_made(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     in_it = tmp_path / "file" / "x"
