@@ -79,6 +79,13 @@ def check_parent(path: Path) -> None:
         raise UsageError(f"{path.parent} is not a directory: give another path.")
 
 
+def check_outside_drives(path: Path) -> None:
+    """Raise UsageError when `path` lies inside a drive, whose own files it would lie among."""
+    for above in path.resolve().parents:
+        if (above / IDENTITY_NAME).exists() and (above / VOLUMES_NAME).is_dir():
+            raise UsageError(f"{path} lies inside the drive at {above}: give a directory outside of it.")
+
+
 def check_place(path: Path, store: Path, others: Collection[Path]) -> None:
     """Raise UsageError unless `path` may become a drive beside the store and the drives at `others`."""
     if not path.is_absolute():
@@ -93,6 +100,7 @@ def check_place(path: Path, store: Path, others: Collection[Path]) -> None:
             raise UsageError(
                 f"{path} and the drive at {other} lie one inside the other: give separate directories."
             )
+    check_outside_drives(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is not a directory: give a directory for the drive.")
     if not path.exists():

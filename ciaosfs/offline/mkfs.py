@@ -24,7 +24,7 @@ from ciaosfs.base.config import (
 from ciaosfs.base.errors import StoreError, UsageError
 from ciaosfs.drive import local
 from ciaosfs.drive.identity import Shape
-from ciaosfs.drive.making import check_parent
+from ciaosfs.drive.making import check_outside_drives, check_parent
 from ciaosfs.stripe.domains import Site, weakness
 
 DATA_COUNT = 4
@@ -57,6 +57,8 @@ def plan_store(
         paths = [store / DRIVES_NAME / f"d{number}" for number in range(data_count + parity_count)]
     _check_store(store)
     _check_drives(store, paths)
+    for path in (store, *paths):
+        check_outside_drives(path)
     configs = tuple(
         DriveConfig(number, uuid.uuid4().bytes, path, given)
         for number, (path, given) in enumerate(zip(paths, labels or repeat(DriveLabels()), strict=False))

@@ -10,6 +10,7 @@ import pytest
 from ciaosfs.base.config import DriveLabels, load_config
 from ciaosfs.base.errors import CiaosError, StoreError, UsageError
 from ciaosfs.drive import local
+from ciaosfs.drive.making import check_place
 from ciaosfs.offline import mkfs
 from ciaosfs.offline.mkfs import make_store, plan_store, weakness_of
 
@@ -75,6 +76,24 @@ def test_counts_that_cannot_be(tmp_path: Path, data: int, parity: int, complaint
     with pytest.raises(UsageError, match=complaint):
         plan_store(tmp_path / "store", drives, data, parity)
     assert tree(tmp_path) == []
+
+
+def test_nothing_is_made_inside_a_drive(tmp_path: Path) -> None:
+    make_store(plan_store(tmp_path / "store", [], 2, 1))
+    drive = tmp_path / "store" / "drives" / "d0"
+    (drive / "volumes" / "y").mkdir()
+    (tmp_path / "link").symlink_to(drive / "volumes")
+    outside = [tmp_path / f"disk{number}" for number in range(3)]
+    for store, drives in (
+        (drive / "volumes" / "x", []),
+        (drive / "volumes" / "y", []),
+        (tmp_path / "link" / "x", outside),
+        (tmp_path / "other", [*outside[:2], drive / "x"]),
+    ):
+        with pytest.raises(UsageError, match=f"lies inside the drive at {drive}"):
+            plan_store(store, drives, 2, 1)
+    with pytest.raises(UsageError, match="lies inside the drive"):
+        check_place(drive / "x", tmp_path / "other", outside)
 
 
 def test_places_that_cannot_be(tmp_path: Path) -> None:
