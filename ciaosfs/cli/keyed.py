@@ -75,8 +75,15 @@ def sentence_of(error: KeyError | OSError) -> CiaosError:
         )
         return FsError(cause.errno, sentence)
     if isinstance(error, IsADirectoryError):
-        return FsError(cause.errno, f"{error.filename!r} is a folder: -r takes every key in it.")
+        way = "-r takes every key in it" if _takes_folders() else "'ciaosfs ls' lists the keys in it"
+        return FsError(cause.errno, f"{error.filename!r} is a folder: {way}.")
     return cause
+
+
+def _takes_folders() -> bool:
+    """Whether the command that runs has -r."""
+    context = click.get_current_context()
+    return any(parameter.name == "recursive" for parameter in context.command.params)
 
 
 class Failures:

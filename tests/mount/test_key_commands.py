@@ -121,6 +121,8 @@ def _apart(line: str, stdout: int) -> subprocess.CompletedProcess[str]:
         (["put", "file", "AT/here"], 1, "already: 'put --replace'"),
         (["mv", "AT/here", "AT/there"], 1, "There is a key"),
         (["get", "AT"], 1, "is a folder: -r"),
+        (["append", "AT", "/dev/null"], 1, "is a folder: 'ciaosfs ls' lists"),
+        (["cat", "AT"], 1, "is a folder: 'ciaosfs ls' lists"),
         (["put", "file", "../x"], 2, "'..'"),
         (["put", "-"], 2, "'ciaosfs put - KEY'"),
         (["put", "."], 2, "'ciaosfs put -r'"),
