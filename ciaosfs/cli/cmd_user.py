@@ -104,6 +104,8 @@ def list_users(path: Path | None, token_file: Path | None, as_json: bool) -> Non
 def remove(name: str, path: Path | None, token_file: Path | None, yes: bool, as_json: bool) -> None:
     """Remove a user and revoke all its tokens. Its folder stays, with all that is in it.
 
+    Asks on a terminal; elsewhere it needs --yes.
+
     \b
     Example:
       ciaosfs user remove ann

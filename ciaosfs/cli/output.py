@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from ciaosfs.base.errors import OutputError
+from ciaosfs.base.errors import OutputError, UsageError
 from ciaosfs.base.units import format_bytes, format_duration
 from ciaosfs.cli.safety import safety_line
 
@@ -92,8 +92,10 @@ def ask_secretly(question: str) -> str:
 
 
 def confirms(question: str) -> bool:
-    """Whether somebody at a terminal agrees; where nobody sits there, it was meant."""
-    return not sys.stdin.isatty() or click.confirm(question, err=True)
+    """Whether somebody at a terminal agrees; UsageError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"Nobody can be asked '{question}': give --yes.")
+    return click.confirm(question, err=True)
 
 
 def gather_pages(page: Callable[[int], Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,10 @@ def test_users_and_tokens_from_the_shell(
     assert states == {1: "revoked", 2: "live", 3: "revoked"}
     dead = ciaosfs("token", "show", "3", mount, "--token-file", tmp_path / "one.token")
     assert dead.status == 8 and "not valid" in dead.err
-    removed = ciaosfs("user", "remove", "ann", mount)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    unasked = ciaosfs("user", "remove", "ann", mount)
+    assert unasked.status == 2 and "give --yes" in unasked.err
+    removed = ciaosfs("user", "remove", "ann", mount, "--yes")
     assert "1 token was revoked. The folder /ann and all in it stay." in removed.out
     assert (mount / "ann").is_dir() and lines_of(ciaosfs("token", "list", mount, "--all", "--json")) == []
 
