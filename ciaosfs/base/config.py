@@ -7,10 +7,11 @@ come and go the file is edited by `configedit`.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,6 +185,25 @@ def load_config(store: Path) -> StoreConfig:
         raise StoreError(f"{path}: {error}") from error
 
 
+_NAMES = (
+    "format",
+    "store",
+    "data",
+    "parity",
+    "commit_interval_s",
+    "compression",
+    "scrub_period_days",
+    "job_share",
+    "repair_after_s",
+    "metrics_port",
+    "keep_awake",
+    "access",
+    "next_drive",
+    "drive",
+)
+_DRIVE_NAMES = ("number", "uuid", "path", "labels", "replaces")
+
+
 def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
     """What the parsed file says. Raises UsageError for the first thing in it that cannot be."""
     version = _take(fields, "format", int)
@@ -192,6 +212,7 @@ def interpret(store: Path, fields: Mapping[str, Any]) -> StoreConfig:
             f"the store has format {version} and this ciaosfs knows up to {STORE_FORMAT_VERSION}: "
             "use the newer ciaosfs that wrote it."
         )
+    _check_names(fields, _NAMES, "")
     tables = fields.get("drive")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError("there must be one [[drive]] table for each drive.")
@@ -253,6 +274,7 @@ def _interpret_drive(store: Path, table: Mapping[str, Any]) -> DriveConfig:
     number = _take(table, "number", int)
     if number < 0:
         raise UsageError(f"a drive has the number {number}: numbers start at 0.")
+    _check_names(table, _DRIVE_NAMES, f"drive {number} has ")
     labels = table.get("labels", {})
     if not isinstance(labels, dict):
         raise UsageError(f'the labels of drive {number} must be written like {{host = "a", disk = "b"}}.')
@@ -263,6 +285,18 @@ def _interpret_drive(store: Path, table: Mapping[str, Any]) -> DriveConfig:
         labels=_labels(labels),
         replaces=_take(table, "replaces", int) if "replaces" in table else None,
     )
+
+
+def _check_names(fields: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Raise UsageError for a name that is not known: misspelt, it would be as if nothing was said."""
+    for name in fields:
+        if name in known:
+            continue
+        if where and name in _NAMES:
+            raise UsageError(f"{where}{name}, which is the store's: put it above the first [[drive]].")
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"{near[0]} may be meant" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"{where}{name!r}, which is no known name: {hint}.")
 
 
 def _take_between(fields: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:

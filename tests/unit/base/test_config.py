@@ -128,6 +128,18 @@ def test_a_directory_without_a_store_names_mkfs(tmp_path: Path) -> None:
         ("05050505-0505-0505-0505-050505050505", "five", "no uuid"),
         ("commit_interval_s = 2.5", "commit_interval_s = 0", "between 0.1 and 300"),
         ("keep_awake = false", "keep_awake = 0", "no bool"),
+        (
+            'compression = "none"',
+            'compresion = "none"',
+            "'compresion', which is no known name: compression may be",
+        ),
+        ("data = 4", "data = 4\nnonsense = 1", "'nonsense', which is no known name: there are format, store"),
+        (
+            "number = 5",
+            "number = 5\nlables = {}",
+            "drive 5 has 'lables', which is no known name: labels may be",
+        ),
+        ("number = 5", "number = 5\nkeep_awake = true", "drive 5 has keep_awake, .* above the first"),
         ('compression = "none"', 'compression = "fast"', "one of auto, zstd, none"),
     ],
 )
