@@ -41,6 +41,8 @@ def locate(path: Path | None) -> Target:
     try:
         (store / CONFIG_NAME).stat()
     except (FileNotFoundError, NotADirectoryError):
+        if store.name == CONFIG_NAME and store.is_file():
+            raise StoreError(f"{store} is a file of a store: name its directory, {store.parent}.") from None
         raise StoreError(
             f"{store} is not a ciaosfs store (it has no {CONFIG_NAME}) and not in a mounted one: "
             "name the directory of a store, or a path in its mount."

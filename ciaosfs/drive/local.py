@@ -135,8 +135,14 @@ class LocalDrive:
 
     def names(self) -> list[str]:
         self._check_present()
-        with _opened(VOLUMES_NAME, self._root) as volumes:
-            return sorted(name for name in _list(volumes) if _VOLUME_NAME.fullmatch(name))
+        try:
+            with _opened(VOLUMES_NAME, self._root) as volumes:
+                return sorted(name for name in _list(volumes) if _VOLUME_NAME.fullmatch(name))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DriveGoneError(
+                f"Drive {self.number} at {self._path} has no directory {VOLUMES_NAME!r} any more: bring it back, or "
+                "replace the drive with 'ciaosfs drive replace'."
+            ) from error
 
     def remove(self, name: str) -> None:
         self._check(name)

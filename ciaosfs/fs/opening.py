@@ -13,6 +13,7 @@ import trio
 
 from ciaosfs.base.clock import IdSource
 from ciaosfs.base.config import StoreConfig
+from ciaosfs.base.errors import StoreError
 from ciaosfs.drive.local import open_drive
 from ciaosfs.drive.workers import Workers
 from ciaosfs.fs import housekeeping
@@ -186,4 +187,10 @@ def _highest_volume(drives: DriveSet) -> int:
 
 
 def _make_directory(path: Path) -> None:
-    path.mkdir(exist_ok=True)
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        why = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise StoreError(
+            f"{path} cannot hold the metadata: {why}; with that mended, 'ciaosfs mount' rebuilds what is missing."
+        ) from error

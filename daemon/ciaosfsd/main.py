@@ -20,7 +20,7 @@ from typing import Any
 import trio
 
 from ciaosfs.base.config import StoreConfig, load_config
-from ciaosfs.base.errors import CiaosError
+from ciaosfs.base.errors import CiaosError, StoreError
 from ciaosfs.base.log import LOG_NAME, set_up_file, set_up_terminal
 from ciaosfs.client import mounts, storelock, transport
 from ciaosfs.client.storelock import Ending, Holder
@@ -127,7 +127,13 @@ def _set_up_log(config: StoreConfig, options: argparse.Namespace) -> None:
     if options.foreground:
         set_up_terminal(level)
     else:
-        set_up_file(config.path / LOG_NAME, level, with_stderr=True)
+        path = config.path / LOG_NAME
+        try:
+            set_up_file(path, level, with_stderr=True)
+        except OSError as error:
+            raise StoreError(
+                f"The log cannot be written to {path}: {error.strerror}; see what is there, and move it away."
+            ) from error
     # trio and pyfuse3 log each park and each worker at debug level.
     logging.getLogger("pyfuse3").setLevel(logging.INFO)
 

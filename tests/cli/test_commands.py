@@ -89,6 +89,8 @@ def test_mkfs_and_status_of_what_is_not_mounted(ciaosfs: Ciaosfs, tmp_path: Path
     assert fields["type"] == "status"
     assert fields["mounted"] is False
     assert [drive["state"] for drive in fields["drives"]] == ["present", "absent", "present"]
+    inside = ciaosfs("status", store / "ciaosfs.toml")
+    assert (inside.status, f"name its directory, {store}." in inside.err) == (3, True)
     again = ciaosfs("mkfs", store)
     assert again.status == 3
     assert "already is a ciaosfs store" in again.err

@@ -16,6 +16,7 @@ import pytest
 from ciaosfs.base import limits
 from ciaosfs.base.config import load_config
 from ciaosfs.base.errors import DaemonError, MountError, UsageError
+from ciaosfs.base.log import LOG_NAME
 from ciaosfs.client import mounts, storelock
 from ciaosfs.client.locate import connect
 from ciaosfs.client.storelock import Ending
@@ -82,6 +83,19 @@ def test_a_second_daemon_is_told_who_has_the_store(make_mount: Starter, tmp_path
     assert second.process.wait(10) == 4
     assert f"already mounted at {first.path} by process {first.process.pid}" in second.report["message"]
     assert first.path.stat().st_ino == 1
+
+
+def test_a_log_that_cannot_be_written_is_named(make_mount: Starter) -> None:
+    first = make_mount()
+    assert first.unmount() == 0
+    log = first.store / LOG_NAME
+    log.rename(log.with_suffix(".kept"))
+    log.mkdir()
+    second = make_mount(store=first.store, path=first.path)
+    assert second.process.wait(10) == 3
+    assert f"cannot be written to {log}: Is a directory" in second.report["message"]
+    assert storelock.read_lock(first.store) == (None, Ending(0))
+    log.rmdir()
 
 
 def test_what_is_in_use_for_a_moment_is_unmounted_after_it(make_mount: Starter) -> None:

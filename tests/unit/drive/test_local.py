@@ -7,6 +7,7 @@ import os
 import stat
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,16 @@ def test_what_is_not_the_drive_is_said_in_one_sentence(
         reopen(place)
     assert str(place) in caught.value.message and caught.value.message.endswith(".")
     assert descriptor_count() == before
+
+
+def test_a_drive_without_its_volumes_is_gone(place: Path) -> None:
+    make(place)
+    (place / "volumes").rename(place / "elsewhere")
+    with (
+        closing(reopen(place)) as drive,
+        pytest.raises(DriveGoneError, match=r"Drive 0 at .* no directory 'volumes'"),
+    ):
+        drive.names()
 
 
 def test_a_relative_path_outlives_a_change_of_directory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
