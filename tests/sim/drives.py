@@ -19,6 +19,7 @@ from ciaosfs.base.types import Buffer
 from ciaosfs.drive.interface import Drive, DriveFile, FreeSpace
 from ciaosfs.drive.local import LocalDrive, open_drive
 from tests.sim.disk import PAGE_BYTES, Disk
+from tests.support.faulty_drive import is_direct
 
 DEVICE = 1_000_000
 """Each drive is a device of its own; this plus its number."""
@@ -117,6 +118,8 @@ class SimFile:
         return self._open.now[offset : offset + length]
 
     def read_into(self, offset: int, into: memoryview) -> int | None:
+        if not is_direct(offset, into):
+            return None
         data = self.read(offset, len(into))
         into[: len(data)] = data
         return len(data)

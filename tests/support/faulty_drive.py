@@ -7,6 +7,7 @@ done, so that a test can say which files were synced.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import random
@@ -18,6 +19,8 @@ from pathlib import Path
 from ciaosfs.base.types import Buffer
 from ciaosfs.drive.interface import Drive, DriveFile, FreeSpace
 from ciaosfs.drive.local import open_drive
+
+PAGE_BYTES = 4096
 
 
 @dataclass
@@ -68,6 +71,12 @@ class Faults:
             return fitting
 
 
+def is_direct(offset: int, into: memoryview) -> bool:
+    """Whether a device can write into this buffer by itself: whole pages, in the file and in memory."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(into))
+    return not (offset % PAGE_BYTES or len(into) % PAGE_BYTES or address % PAGE_BYTES)
+
+
 def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
@@ -96,6 +105,8 @@ class FaultyFile:
         return self._inner.read_nowait(offset, length)
 
     def read_into(self, offset: int, into: memoryview) -> int | None:
+        if not is_direct(offset, into):
+            return None
         data = self.read(offset, len(into))
         into[: len(data)] = data
         return len(data)
