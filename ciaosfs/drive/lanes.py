@@ -102,6 +102,8 @@ class Lane:
     def __init__(self, number: int, keeper: LaneKeeper) -> None:
         self.number = number
         self.patience = Patience()
+        self.page_cache_only_until_s = 0.0
+        """Until then nobody tries to read past the page cache: the drive could not, when last asked."""
         self._keeper = keeper
         self._running = 0
         self._late = 0

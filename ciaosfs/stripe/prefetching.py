@@ -22,7 +22,7 @@ from ciaosfs.base import clock, limits
 from ciaosfs.base.errors import CiaosError
 from ciaosfs.base.types import Buffer, ShardPlace, StripeRecord
 from ciaosfs.drive.calls import DriveCalls
-from ciaosfs.drive.lanes import ReadCall
+from ciaosfs.drive.lanes import Lane, ReadCall
 from ciaosfs.drive.pagebuffers import PageBuffers
 from ciaosfs.stripe.fetching import ShardFetcher
 from ciaosfs.stripe.layout import ShardRange, place_of, plan_read
@@ -39,6 +39,8 @@ IDLE_S = 2.0
 """Readers who were not heard of for so long lose what was read ahead for them when others need the room."""
 GONE_S = 10.0
 """And when nobody needs it, after so long."""
+REFUSED_S = 60.0
+"""A drive that was found to be readable through the page cache alone is not tried again for so long."""
 
 _Key = tuple[int, int, int]
 """Stripe, shard, number of the piece in the shard."""
@@ -73,6 +75,8 @@ class _Piece:
                 "reading ahead failed", exc_info=result.error
             )  # our bug; the read that comes may do without
         self.is_ready = isinstance(result, outcome.Value) and result.value is True
+        if isinstance(result, outcome.Value) and not self.is_ready:
+            call.lane.page_cache_only_until_s = clock.monotonic_s() + REFUSED_S
         if not self.is_ready:
             self._drop(self)
         self._wake()
@@ -112,8 +116,6 @@ class Prefetcher:
         self._counts: Counter[Hashable] = Counter()
         self._heard_s: dict[Hashable, float] = {}
         """When each reader that has pieces was last heard of."""
-        self._refused: set[int] = set()
-        """Drives that cannot be read past the page cache."""
         self.taken = 0
         """Ranges of shards that were there when they were asked for, or were waited for."""
 
@@ -128,24 +130,18 @@ class Prefetcher:
         None when this stripe, or this reader, had better be served by the page cache. What lies on drives that are away
         or lag is left to the read that comes.
         """
-        if stripe.shard_bytes % limits.NEEDLE_ALIGN_LARGE:
-            return None
+        if stripe.shard_bytes < limits.NEEDLE_LARGE_BYTES or stripe.shard_bytes % limits.NEEDLE_ALIGN_LARGE:
+            return None  # its needles are not made of whole pages: no drive can read them past the page cache
         share = self._share(reader)
         if share < READER_PIECES_MIN or self._counts[reader] >= share:
             self._drop_idle(IDLE_S)
             share = self._share(reader)
         if share < READER_PIECES_MIN:
             return None
-        for wanted in plan_read(stripe, start, end - start):
-            place = place_of(stripe, wanted.shard_index)
-            volume = None if place is None else self._shards.files.get(place.volume_id)
-            if place is None or volume is None:
-                continue
-            if volume.drive_number in self._refused:
-                return None
-            lane = self._calls.lane(volume.drive_number)
-            if lane.is_to_be_avoided:
-                continue
+        ranges = self._ranges(stripe, start, end)
+        if ranges is None:
+            return None
+        for wanted, place, lane in ranges:
             for number in range(
                 wanted.start // PIECE_BYTES, -(-(wanted.start + wanted.length) // PIECE_BYTES)
             ):
@@ -165,8 +161,29 @@ class Prefetcher:
                 piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._drop)
                 self._counts[reader] += 1
                 self._heard_s[reader] = clock.monotonic_s()
-                lane.read(piece, len(view), self._fetch, (stripe, place, at, view, volume.drive_number))
+                lane.read(piece, len(view), self._shards.fetch_into, (stripe, place, at, view))
         return end
+
+    def _ranges(
+        self, stripe: StripeRecord, start: int, end: int
+    ) -> list[tuple[ShardRange, ShardPlace, Lane]] | None:
+        """What of payload bytes `[start, end)` lies on drives that are there and do not lag, and where.
+
+        None when one of the drives can only be read through the page cache.
+        """
+        now_s = clock.monotonic_s()
+        ranges = []
+        for wanted in plan_read(stripe, start, end - start):
+            place = place_of(stripe, wanted.shard_index)
+            volume = None if place is None else self._shards.files.get(place.volume_id)
+            if place is None or volume is None:
+                continue
+            lane = self._calls.lane(volume.drive_number)
+            if now_s < lane.page_cache_only_until_s:
+                return None
+            if not lane.is_to_be_avoided:
+                ranges.append((wanted, place, lane))
+        return ranges
 
     async def read(self, stripe: StripeRecord, wanted: ShardRange) -> Buffer | None:
         """A range that was read ahead as a whole, verified; None when it was not. Copied where pieces meet.
@@ -242,12 +259,3 @@ class Prefetcher:
             if not self._counts[piece.reader]:
                 del self._counts[piece.reader]
                 self._heard_s.pop(piece.reader, None)
-
-    def _fetch(
-        self, stripe: StripeRecord, place: ShardPlace, start: int, view: memoryview, drive_number: int
-    ) -> bool:
-        """Blocking. Whether `view` has the bytes now."""
-        is_done = self._shards.fetch_into(stripe, place, start, view)
-        if not is_done:
-            self._refused.add(drive_number)
-        return is_done

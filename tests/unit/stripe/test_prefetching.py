@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import trio_test
 
-from ciaosfs.base import limits
+from ciaosfs.base import clock, limits
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.drive.localfile import LocalFile
 from ciaosfs.stripe import prefetching
@@ -138,6 +138,47 @@ async def test_a_drive_that_knows_nothing_but_the_page_cache_is_asked_once(
         assert chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES) is None
         await check(chunks, record, payload, 0)
         assert len(asked) == 4
+
+
+@trio_test
+async def test_shards_that_do_not_lie_on_pages_do_not_make_their_drives_refused(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path, 10, 2)
+    async with bench.store() as chunks:
+        small = await chunks.write_stripe([some_bytes(10 * 56 * limits.KIB)])
+        large = await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)])
+        assert small.shard_bytes % limits.NEEDLE_ALIGN_LARGE == 0, "only its place is in the way"
+        assert chunks.prefetcher.begin("reader", small, 0, small.payload_bytes) is None
+        await ended(chunks)
+        assert chunks.prefetcher.begin("reader", large, 0, PAYLOAD_BYTES) == PAYLOAD_BYTES
+        await ended(chunks)
+
+
+@pytest.mark.parametrize("by", ["coming back", "waiting"])
+@trio_test
+async def test_a_drive_that_refused_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    bench = Bench.make(tmp_path, 1, 1)
+    payload = some_bytes(PIECE_BYTES)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([payload], coded=True)
+        number = bench.drive_of(record.places[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(FaultyFile, "read_into", lambda *_: None)
+            chunks.prefetcher.begin("reader", record, 0, PIECE_BYTES)
+            await ended(chunks)
+        assert chunks.prefetcher.begin("reader", record, 0, PIECE_BYTES) is None
+        if by == "coming back":
+            bench.hide(number)
+            await chunks.refresh_drives()
+            bench.bring_back(number)
+            await chunks.refresh_drives()
+        else:
+            now_s = clock.monotonic_s() + prefetching.REFUSED_S
+            monkeypatch.setattr(clock, "monotonic_s", lambda: now_s)
+        assert chunks.prefetcher.begin("reader", record, 0, PIECE_BYTES) == PIECE_BYTES
+        await ended(chunks)
+        assert chunks.prefetcher.kept == 1
 
 
 @trio_test
