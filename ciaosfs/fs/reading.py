@@ -35,6 +35,8 @@ AHEAD_STEP_BYTES = 1 * limits.MIB
 """Little, so that the drives always have something to do: in steps of 4 MiB a cold read took a third longer."""
 READAHEAD_EXTENTS = 256
 """About so many extents are looked at to find the next stripes, in 0.3 ms, where extents are small."""
+PASSED_BYTES = 2 * limits.MIB
+"""What lies so far behind the end of a read is not waited for by an earlier one any more."""
 LARGE_EXTENT_BYTES = 512 * limits.KIB
 """Extents from this length on are worth reading ahead into memory."""
 PIECES_MAX = 64
@@ -229,6 +231,7 @@ class Reader:
         if end - begin < min(length // 2, AHEAD_STEP_BYTES):
             return
         handle.ahead_to = end
+        self._chunks.prefetcher.passed(handle, offset - PASSED_BYTES)
         asked: set[int] = set()
         for extent in self._meta.extents.overlapping(handle.file.ino, begin, end):
             try:
@@ -240,7 +243,7 @@ class Reader:
                 shift = extent.stripe_offset - extent.offset
                 stop = min(end, extent.offset + extent.length) + shift
                 reached = self._chunks.prefetcher.begin(
-                    handle, record, max(begin, extent.offset) + shift, stop
+                    handle, record, max(begin, extent.offset) + shift, stop, shift
                 )
                 if reached is not None and reached < stop:
                     handle.ahead_to = reached - shift

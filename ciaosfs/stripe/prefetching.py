@@ -12,7 +12,6 @@ Stripes never change, and one that is gone fails its checksums, so a piece is go
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Hashable
 
 import outcome
@@ -104,6 +103,18 @@ class _Piece:
             trio.lowlevel.reschedule(task)
 
 
+class _Reader:
+    """One who has pieces."""
+
+    __slots__ = ("heard_s", "pieces")
+
+    def __init__(self) -> None:
+        self.heard_s = 0.0
+        """When it was last heard of."""
+        self.pieces: dict[_Piece, int] = {}
+        """What was begun for it, each with the position in its file from which on it has no use for it."""
+
+
 class Prefetcher:
     """For the loop. A *reader* is whoever reads one file from one end to the other: pieces are shared out among them."""
 
@@ -113,9 +124,8 @@ class Prefetcher:
         self._buffers = PageBuffers(PIECES_MAX, PIECE_BYTES)
         self._pieces: dict[_Key, _Piece] = {}
         """In the order in which they were begun."""
-        self._counts: Counter[Hashable] = Counter()
-        self._heard_s: dict[Hashable, float] = {}
-        """When each reader that has pieces was last heard of."""
+        self._readers: dict[Hashable, _Reader] = {}
+        """Those who have pieces."""
         self.taken = 0
         """Ranges of shards that were there when they were asked for, or were waited for."""
 
@@ -124,16 +134,19 @@ class Prefetcher:
         """Pieces under way, or ready for who comes."""
         return len(self._pieces)
 
-    def begin(self, reader: Hashable, stripe: StripeRecord, start: int, end: int) -> int | None:
+    def begin(
+        self, reader: Hashable, stripe: StripeRecord, start: int, end: int, shift: int = 0
+    ) -> int | None:
         """Read payload bytes `[start, end)` ahead, as far as there is room; return up to where that was done.
 
         None when this stripe, or this reader, had better be served by the page cache. What lies on drives that are away
-        or lag is left to the read that comes.
+        or lag is left to the read that comes. `shift` is what their positions in the payload are more than those in the
+        file, which `passed` speaks of.
         """
         if stripe.shard_bytes < limits.NEEDLE_LARGE_BYTES or stripe.shard_bytes % limits.NEEDLE_ALIGN_LARGE:
             return None  # its needles are not made of whole pages: no drive can read them past the page cache
         share = self._share(reader)
-        if share < READER_PIECES_MIN or self._counts[reader] >= share:
+        if share < READER_PIECES_MIN or self._count(reader) >= share:
             self._drop_idle(IDLE_S)
             share = self._share(reader)
         if share < READER_PIECES_MIN:
@@ -146,22 +159,21 @@ class Prefetcher:
                 wanted.start // PIECE_BYTES, -(-(wanted.start + wanted.length) // PIECE_BYTES)
             ):
                 key = stripe.stripe_id, wanted.shard_index, number
-                if key in self._pieces:
-                    continue
                 at = number * PIECE_BYTES
-                if lane.running >= LANE_READS_MAX or self._counts[reader] >= share:
-                    return max(start, wanted.shard_index * stripe.shard_bytes + at)
-                view = self._take_buffer()
-                if view is None:
-                    return max(start, wanted.shard_index * stripe.shard_bytes + at)
-                view = view[: min(PIECE_BYTES, stripe.shard_bytes - at)]
-                payload_end = min(
-                    len(view), stripe.payload_bytes - wanted.shard_index * stripe.shard_bytes - at
-                )
-                piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._drop)
-                self._counts[reader] += 1
-                self._heard_s[reader] = clock.monotonic_s()
-                lane.read(piece, len(view), self._shards.fetch_into, (stripe, place, at, view))
+                base = wanted.shard_index * stripe.shard_bytes + at
+                piece = self._pieces.get(key)
+                if piece is None:
+                    if lane.running >= LANE_READS_MAX or self._count(reader) >= share:
+                        return max(start, base)
+                    view = self._take_buffer()
+                    if view is None:
+                        return max(start, base)
+                    view = view[: min(PIECE_BYTES, stripe.shard_bytes - at)]
+                    payload_end = min(len(view), stripe.payload_bytes - base)
+                    piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._drop)
+                    lane.read(piece, len(view), self._shards.fetch_into, (stripe, place, at, view))
+                if piece.reader is reader:
+                    self._claim(reader, piece, min(end, base + piece.end) - shift)
         return end
 
     def _ranges(
@@ -215,16 +227,27 @@ class Prefetcher:
         if not piece.is_ready:
             return None
         self.taken += 1
-        if piece.reader in self._heard_s:
-            self._heard_s[piece.reader] = clock.monotonic_s()
+        if piece.reader in self._readers:
+            self._readers[piece.reader].heard_s = clock.monotonic_s()
         if start + length >= piece.end:
             self._drop(piece)
         return piece.view[start : start + length]
 
+    def passed(self, reader: Hashable, position: int) -> None:
+        """The reader has no use any more for what lies before `position` in its file, whether it took it or not.
+
+        An extent may end inside a piece, and reads be answered from elsewhere: nobody takes the last byte of such pieces.
+        """
+        known = self._readers.get(reader)
+        if known is not None:
+            for piece in [piece for piece, end in known.pieces.items() if end <= position]:
+                self._drop(piece)
+
     def forget(self, reader: Hashable) -> None:
         """The reader has ended, or reads on elsewhere: what was read ahead for it is of no use."""
-        if reader in self._counts:
-            for piece in [piece for piece in self._pieces.values() if piece.reader is reader]:
+        known = self._readers.get(reader)
+        if known is not None:
+            for piece in list(known.pieces):
                 self._drop(piece)
 
     def tidy(self) -> None:
@@ -239,7 +262,20 @@ class Prefetcher:
 
     def _share(self, reader: Hashable) -> int:
         """How many pieces this reader may have, beside those who have some."""
-        return PIECES_MAX // (len(self._counts) + (reader not in self._counts))
+        return PIECES_MAX // (len(self._readers) + (reader not in self._readers))
+
+    def _count(self, reader: Hashable) -> int:
+        """How many it has."""
+        known = self._readers.get(reader)
+        return 0 if known is None else len(known.pieces)
+
+    def _claim(self, reader: Hashable, piece: _Piece, end: int) -> None:
+        """The reader wants the piece until it is at `end` in its file."""
+        known = self._readers.get(reader)
+        if known is None:
+            known = self._readers[reader] = _Reader()
+        known.heard_s = clock.monotonic_s()
+        known.pieces[piece] = max(end, known.pieces.get(piece, end))
 
     def _take_buffer(self) -> memoryview | None:
         if not self._buffers.free_count:
@@ -248,14 +284,14 @@ class Prefetcher:
 
     def _drop_idle(self, idle_s: float) -> None:
         before = clock.monotonic_s() - idle_s
-        for reader in [reader for reader, heard_s in self._heard_s.items() if heard_s <= before]:
+        for reader in [reader for reader, known in self._readers.items() if known.heard_s <= before]:
             self.forget(reader)
 
     def _drop(self, piece: _Piece) -> None:
         """Its buffer is free when nobody uses it any more: a reader who was given it, or a thread that fills it."""
         if self._pieces.get(piece.key) is piece:
             del self._pieces[piece.key]
-            self._counts[piece.reader] -= 1
-            if not self._counts[piece.reader]:
-                del self._counts[piece.reader]
-                self._heard_s.pop(piece.reader, None)
+            pieces = self._readers[piece.reader].pieces
+            del pieces[piece]
+            if not pieces:
+                del self._readers[piece.reader]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Hashable
 from itertools import accumulate
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ciaosfs.base.errors import FsError
 from ciaosfs.base.limits import MIB, STRIPE_PAYLOAD_BYTES_MAX
 from ciaosfs.base.types import StripeRecord
 from ciaosfs.fs.filesystem import FileSystem
+from ciaosfs.fs.reading import PASSED_BYTES
 from ciaosfs.meta.inodes import ROOT_INO
 from tests.support.builders import WHO, Store
 
@@ -28,10 +30,10 @@ def watch_asking(filesystem: FileSystem, into: str = "memory") -> list[tuple[int
     chunks = filesystem._chunks
     really = chunks.prefetcher.begin
 
-    def prefetch(reader: object, stripe: StripeRecord, start: int, end: int) -> int | None:
+    def prefetch(reader: Hashable, stripe: StripeRecord, start: int, end: int, shift: int = 0) -> int | None:
         if into != "memory":
             return None
-        reached = really(reader, stripe, start, end)
+        reached = really(reader, stripe, start, end, shift)
         if reached is not None and reached > start:
             asked.append((stripe.stripe_id, start, reached))
         return reached
@@ -131,6 +133,30 @@ async def test_streams_read_the_same_bytes_from_what_was_read_ahead(tmp_path: Pa
             nursery.start_soon(read, 5 * MIB, 12 * MIB, 700_001)
         assert prefetcher.taken > before
         assert prefetcher.kept == 0, "all handles are closed"
+
+
+@trio_test
+async def test_what_a_reader_has_passed_makes_room_though_nobody_took_its_end(tmp_path: Path) -> None:
+    """The last page of every stripe was written anew: the piece that it lies in is never read to its end."""
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        handle, _ = await make_stream(filesystem)
+        for end in range(STRIPE_PAYLOAD_BYTES_MAX, TOTAL_BYTES + 1, STRIPE_PAYLOAD_BYTES_MAX):
+            await filesystem.write(handle, end - 4096, bytes(4096))
+        await filesystem.sync()
+        ino = filesystem._handle(handle).file.ino
+        filesystem.release(handle)
+        prefetcher = filesystem._chunks.prefetcher
+        number = await filesystem.open(ino, os.O_RDONLY, WHO)
+        reader = filesystem._handle(number)
+        for offset in range(0, TOTAL_BYTES, MIB):
+            await filesystem.read(number, offset, MIB)
+            with trio.fail_after(10):
+                while any(piece.is_under_way for piece in prefetcher._pieces.values()):  # noqa: ASYNC110
+                    await trio.sleep(0.001)
+            ends = prefetcher._readers[reader].pieces.values() if reader in prefetcher._readers else ()
+            assert all(end > offset + MIB - PASSED_BYTES for end in ends)
+        filesystem.release(number)
+        assert prefetcher.kept == 0
 
 
 @trio_test

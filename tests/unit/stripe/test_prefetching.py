@@ -89,6 +89,23 @@ async def test_reads_that_do_not_keep_to_pieces_find_them_all(tmp_path: Path) ->
 
 
 @trio_test
+async def test_what_lies_behind_the_reader_is_let_go_of(tmp_path: Path) -> None:
+    """Though nobody took its last byte. What is wanted further on is kept, also when it is the rest of a piece."""
+    bench = Bench.make(tmp_path, 2, 1)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)])
+        prefetcher = chunks.prefetcher
+        middle, shift = PIECE_BYTES + PIECE_BYTES // 2, -10 * PIECE_BYTES
+        prefetcher.begin("reader", record, 0, middle, shift)
+        prefetcher.begin("reader", record, middle, PAYLOAD_BYTES, shift)
+        await ended(chunks)
+        for position, kept in ((10, 4), (11, 3), (11.5, 3), (12, 2), (14, 0)):
+            prefetcher.passed("reader", int(position * PIECE_BYTES))
+            prefetcher.passed("another", 1 << 40)
+            assert prefetcher.kept == kept
+
+
+@trio_test
 async def test_a_damaged_piece_is_decoded_and_reported_by_who_reads_it(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path, 4, 2)
     payload = some_bytes(PAYLOAD_BYTES)
