@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
+from weakref import WeakSet
 
 import outcome
 import trio
@@ -48,7 +49,7 @@ _Key = tuple[int, int, int]
 class _Piece:
     """One piece: under way, ready, or of no use. A ReadOwner (see lanes)."""
 
-    __slots__ = ("_drop", "end", "is_late", "is_ready", "key", "reader", "tasks", "view")
+    __slots__ = ("__weakref__", "_drop", "end", "is_late", "is_ready", "key", "reader", "tasks", "view")
 
     def __init__(
         self, key: _Key, reader: Hashable, view: memoryview, end: int, drop: Callable[[_Piece], None]
@@ -126,6 +127,8 @@ class Prefetcher:
         """In the order in which they were begun."""
         self._readers: dict[Hashable, _Reader] = {}
         """Those who have pieces."""
+        self._left: WeakSet[_Piece] = WeakSet()
+        """Pieces of no use whose buffers are in calls under way, hung ones perhaps. Each lives as long as its call."""
         self.taken = 0
         """Ranges of shards that were there when they were asked for, or were waited for."""
 
@@ -167,11 +170,11 @@ class Prefetcher:
                         return max(start, base)
                     view = self._take_buffer()
                     if view is None:
-                        return max(start, base)
+                        return max(start, base) if reader in self._readers else None
                     view = view[: min(PIECE_BYTES, stripe.shard_bytes - at)]
                     payload_end = min(len(view), stripe.payload_bytes - base)
                     piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._drop)
-                    lane.read(piece, len(view), self._shards.fetch_into, (stripe, place, at, view))
+                    lane.read(piece, len(view), self._fetch, (piece, stripe, place, at))
                 if piece.reader is reader:
                     self._claim(reader, piece, min(end, base + piece.end) - shift)
         return end
@@ -261,8 +264,8 @@ class Prefetcher:
             self._buffers.give_back()
 
     def _share(self, reader: Hashable) -> int:
-        """How many pieces this reader may have, beside those who have some."""
-        return PIECES_MAX // (len(self._readers) + (reader not in self._readers))
+        """How many pieces this reader may have, beside those who have some: of the buffers that no call is stuck with."""
+        return (PIECES_MAX - len(self._left)) // (len(self._readers) + (reader not in self._readers))
 
     def _count(self, reader: Hashable) -> int:
         """How many it has."""
@@ -291,7 +294,13 @@ class Prefetcher:
         """Its buffer is free when nobody uses it any more: a reader who was given it, or a thread that fills it."""
         if self._pieces.get(piece.key) is piece:
             del self._pieces[piece.key]
+            if not piece.is_ready:
+                self._left.add(piece)  # a call that has ended takes it out in this very step
             pieces = self._readers[piece.reader].pieces
             del pieces[piece]
             if not pieces:
                 del self._readers[piece.reader]
+
+    def _fetch(self, piece: _Piece, stripe: StripeRecord, place: ShardPlace, start: int) -> bool:
+        """Blocking. Refers to the piece for as long as the thread uses its buffer."""
+        return self._shards.fetch_into(stripe, place, start, piece.view)

@@ -272,6 +272,41 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 @trio_test
+async def test_a_reader_who_gets_no_buffer_is_left_to_the_page_cache(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path, 4, 2)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)])
+        in_use = [chunks.prefetcher._buffers.take() for _ in range(PIECES_MAX)]
+        assert chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES) is None
+        in_use.pop()
+        assert chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES) == PIECE_BYTES, "it has one now"
+        await ended(chunks)
+
+
+@trio_test
+async def test_buffers_in_calls_that_do_not_end_are_not_shared_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
+    monkeypatch.setattr(prefetching, "LANE_READS_MAX", 1000)
+    bench = Bench.make(tmp_path, 4, 2)
+    stuck = PIECES_MAX // READER_PIECES_MIN - 1
+    async with bench.store() as chunks:
+        records = [await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)]) for _ in range(stuck + 2)]
+        for record in records[:stuck]:
+            assert chunks.prefetcher.begin(record.stripe_id, record, 0, PAYLOAD_BYTES) == PAYLOAD_BYTES
+        for record in records[:stuck]:
+            chunks.prefetcher.forget(record.stripe_id)
+        assert chunks.prefetcher.begin("one", records[-2], 0, PAYLOAD_BYTES) == PAYLOAD_BYTES
+        assert chunks.prefetcher.begin("two", records[-1], 0, PAYLOAD_BYTES) is None
+        held.set()
+        with trio.fail_after(10):
+            while chunks.prefetcher._left:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        assert chunks.prefetcher.begin("two", records[-1], 0, PAYLOAD_BYTES) == PAYLOAD_BYTES
+        await ended(chunks)
+
+
+@trio_test
 async def test_who_waits_for_a_late_piece_reads_round_it(tmp_path: Path, held: threading.Event) -> None:
     bench = Bench.make(tmp_path, 4, 2)
     payload = some_bytes(PAYLOAD_BYTES)
