@@ -224,6 +224,8 @@ class Reader:
 
         Not at every small read, but when a step of that is missing. Who opens the file again is read ahead for again.
         """
+        if handle.ahead_to and not self._chunks.prefetcher.goes_on(handle):
+            handle.ahead_to = 0
         length = min(length, limits.READ_AHEAD_BYTES, max(2 * (offset - handle.run_start), AHEAD_BYTES_MIN))
         end = offset + length
         # A mark further on is of an earlier pass: the reader has gone back, and was answered from memory until now.

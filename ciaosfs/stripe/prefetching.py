@@ -49,10 +49,15 @@ _Key = tuple[int, int, int]
 class _Piece:
     """One piece: under way, ready, or of no use. A ReadOwner (see lanes)."""
 
-    __slots__ = ("__weakref__", "_drop", "end", "is_late", "is_ready", "key", "reader", "tasks", "view")
+    __slots__ = ("__weakref__", "_failed", "end", "is_late", "is_ready", "key", "reader", "tasks", "view")
 
     def __init__(
-        self, key: _Key, reader: Hashable, view: memoryview, end: int, drop: Callable[[_Piece], None]
+        self,
+        key: _Key,
+        reader: Hashable,
+        view: memoryview,
+        end: int,
+        failed: Callable[[_Piece, ReadCall], None],
     ) -> None:
         """`end`: so many bytes of it are payload, and not padding."""
         self.key = key
@@ -62,7 +67,7 @@ class _Piece:
         self.is_ready = False
         self.is_late = False
         self.tasks: list[trio.lowlevel.Task] = []
-        self._drop = drop
+        self._failed = failed
 
     @property
     def is_under_way(self) -> bool:
@@ -75,10 +80,8 @@ class _Piece:
                 "reading ahead failed", exc_info=result.error
             )  # our bug; the read that comes may do without
         self.is_ready = isinstance(result, outcome.Value) and result.value is True
-        if isinstance(result, outcome.Value) and not self.is_ready:
-            call.lane.page_cache_only_until_s = clock.monotonic_s() + REFUSED_S
         if not self.is_ready:
-            self._drop(self)
+            self._failed(self, call)
         self._wake()
 
     def read_late(self, call: ReadCall) -> bool:
@@ -127,6 +130,8 @@ class Prefetcher:
         """In the order in which they were begun."""
         self._readers: dict[Hashable, _Reader] = {}
         """Those who have pieces."""
+        self._robbed: set[Hashable] = set()
+        """Readers who have not yet been told that they lost what was read ahead for them."""
         self._left: WeakSet[_Piece] = WeakSet()
         """Pieces of no use whose buffers are in calls under way, hung ones perhaps. Each lives as long as its call."""
         self.taken = 0
@@ -173,7 +178,7 @@ class Prefetcher:
                         return max(start, base) if reader in self._readers else None
                     view = view[: min(PIECE_BYTES, stripe.shard_bytes - at)]
                     payload_end = min(len(view), stripe.payload_bytes - base)
-                    piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._drop)
+                    piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._failed)
                     lane.read(piece, len(view), self._fetch, (piece, stripe, place, at))
                 if piece.reader is reader:
                     self._claim(reader, piece, min(end, base + piece.end) - shift)
@@ -230,11 +235,19 @@ class Prefetcher:
         if not piece.is_ready:
             return None
         self.taken += 1
-        if piece.reader in self._readers:
-            self._readers[piece.reader].heard_s = clock.monotonic_s()
         if start + length >= piece.end:
             self._drop(piece)
         return piece.view[start : start + length]
+
+    def goes_on(self, reader: Hashable) -> bool:
+        """The reader reads on. False, once, when it lost what was begun for it, and had better begin anew where it is."""
+        known = self._readers.get(reader)
+        if known is not None:
+            known.heard_s = clock.monotonic_s()
+        if reader not in self._robbed:
+            return True
+        self._robbed.remove(reader)
+        return False
 
     def passed(self, reader: Hashable, position: int) -> None:
         """The reader has no use any more for what lies before `position` in its file, whether it took it or not.
@@ -248,6 +261,7 @@ class Prefetcher:
 
     def forget(self, reader: Hashable) -> None:
         """The reader has ended, or reads on elsewhere: what was read ahead for it is of no use."""
+        self._robbed.discard(reader)
         known = self._readers.get(reader)
         if known is not None:
             for piece in list(known.pieces):
@@ -289,6 +303,15 @@ class Prefetcher:
         before = clock.monotonic_s() - idle_s
         for reader in [reader for reader, known in self._readers.items() if known.heard_s <= before]:
             self.forget(reader)
+            self._robbed.add(reader)
+
+    def _failed(self, piece: _Piece, call: ReadCall) -> None:
+        """The call has ended, or was given up, without its bytes."""
+        if isinstance(call.result, outcome.Value):
+            call.lane.page_cache_only_until_s = clock.monotonic_s() + REFUSED_S
+            if piece.key in self._pieces and self._pieces[piece.key] is piece:
+                self._robbed.add(piece.reader)
+        self._drop(piece)
 
     def _drop(self, piece: _Piece) -> None:
         """Its buffer is free when nobody uses it any more: a reader who was given it, or a thread that fills it."""

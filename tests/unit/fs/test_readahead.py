@@ -12,12 +12,16 @@ import pytest
 import trio
 from trio.testing import trio_test
 
+from ciaosfs.base import clock
 from ciaosfs.base.errors import FsError
 from ciaosfs.base.limits import MIB, STRIPE_PAYLOAD_BYTES_MAX
 from ciaosfs.base.types import StripeRecord
+from ciaosfs.drive.localfile import LocalFile
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.fs.reading import PASSED_BYTES
 from ciaosfs.meta.inodes import ROOT_INO
+from ciaosfs.stripe import prefetching
+from ciaosfs.stripe.prefetching import Prefetcher
 from tests.support.builders import WHO, Store
 
 STRIPES = 6
@@ -44,6 +48,13 @@ def watch_asking(filesystem: FileSystem, into: str = "memory") -> list[tuple[int
     chunks.prefetcher.begin = prefetch  # type: ignore[method-assign]
     chunks.advise = advise  # type: ignore[method-assign]
     return asked
+
+
+async def ended(prefetcher: Prefetcher) -> None:
+    """No piece is under way any more."""
+    with trio.fail_after(10):
+        while any(piece.is_under_way for piece in prefetcher._pieces.values()):  # noqa: ASYNC110
+            await trio.sleep(0.001)
 
 
 async def make_stream(filesystem: FileSystem) -> tuple[int, list[int]]:
@@ -150,13 +161,74 @@ async def test_what_a_reader_has_passed_makes_room_though_nobody_took_its_end(tm
         reader = filesystem._handle(number)
         for offset in range(0, TOTAL_BYTES, MIB):
             await filesystem.read(number, offset, MIB)
-            with trio.fail_after(10):
-                while any(piece.is_under_way for piece in prefetcher._pieces.values()):  # noqa: ASYNC110
-                    await trio.sleep(0.001)
+            await ended(prefetcher)
             ends = prefetcher._readers[reader].pieces.values() if reader in prefetcher._readers else ()
             assert all(end > offset + MIB - PASSED_BYTES for end in ends)
         filesystem.release(number)
         assert prefetcher.kept == 0
+
+
+@trio_test
+async def test_who_pauses_is_read_ahead_for_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read ahead is given up meanwhile; it is asked for anew, and then not again."""
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        handle, stripes = await make_stream(filesystem)
+        prefetcher = filesystem._chunks.prefetcher
+        for offset in (0, MIB):
+            await filesystem.read(handle, offset, MIB)
+        with monkeypatch.context() as patch:
+            patch.setattr(prefetching, "GONE_S", 0.0)
+            prefetcher.tidy()
+        assert prefetcher.kept == 0
+        asked = watch_asking(filesystem)
+        await filesystem.read(handle, 2 * MIB, MIB)
+        assert prefetcher.kept > 0
+        assert asked[0][:2] == (stripes[0], 3 * MIB)
+        asked.clear()
+        await filesystem.read(handle, 3 * MIB, MIB)
+        assert stripes[0] not in {stripe for stripe, _, _ in asked}
+        filesystem.release(handle)
+        assert not prefetcher._robbed
+
+
+@trio_test
+async def test_who_was_refused_is_read_ahead_for_into_the_page_cache_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        handle, stripes = await make_stream(filesystem)
+        prefetcher = filesystem._chunks.prefetcher
+        monkeypatch.setattr(LocalFile, "read_into", lambda *_: None)
+        await filesystem.read(handle, 0, MIB)
+        await ended(prefetcher)
+        asked = watch_asking(filesystem)
+        await filesystem.read(handle, MIB, MIB)
+        await trio.testing.wait_all_tasks_blocked()
+        assert set(stripes[:2]) <= {stripe for stripe, _, _ in asked}
+        filesystem.release(handle)
+
+
+@trio_test
+async def test_a_reader_is_not_robbed_by_what_is_begun_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was silent for long, and is heard of now."""
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        handle, _ = await make_stream(filesystem)
+        prefetcher = filesystem._chunks.prefetcher
+        monkeypatch.setattr(prefetching, "PIECES_MAX", 8)  # what a reader who has just begun gets at once
+        monkeypatch.setattr(prefetching, "LANE_READS_MAX", 8)
+        await filesystem.read(handle, 0, MIB)
+        assert prefetcher.kept == 8
+        await ended(prefetcher)
+        later_s = clock.monotonic_s() + prefetching.IDLE_S
+        monkeypatch.setattr(clock, "monotonic_s", lambda: later_s)
+        before = prefetcher.taken
+        await filesystem.read(handle, MIB, MIB)
+        assert prefetcher.taken == before + 1
+        filesystem.release(handle)
 
 
 @trio_test
