@@ -49,7 +49,19 @@ _Key = tuple[int, int, int]
 class _Piece:
     """One piece: under way, ready, or of no use. A ReadOwner (see lanes)."""
 
-    __slots__ = ("__weakref__", "_failed", "end", "is_late", "is_ready", "key", "reader", "tasks", "view")
+    __slots__ = (
+        "__weakref__",
+        "_failed",
+        "end",
+        "is_late",
+        "is_ready",
+        "key",
+        "owner",
+        "readers",
+        "tasks",
+        "times_taken",
+        "view",
+    )
 
     def __init__(
         self,
@@ -61,7 +73,12 @@ class _Piece:
     ) -> None:
         """`end`: so many bytes of it are payload, and not padding."""
         self.key = key
-        self.reader = reader
+        self.owner = reader
+        """In whose share it counts; one of `readers`."""
+        self.readers: set[Hashable] = set()
+        """Who wants it: somebody, as long as it is in the table."""
+        self.times_taken = 0
+        """How often its last byte was read."""
         self.view = view
         self.end = end
         self.is_ready = False
@@ -110,13 +127,15 @@ class _Piece:
 class _Reader:
     """One who has pieces."""
 
-    __slots__ = ("heard_s", "pieces")
+    __slots__ = ("heard_s", "owned", "pieces")
 
     def __init__(self) -> None:
         self.heard_s = 0.0
         """When it was last heard of."""
+        self.owned = 0
+        """Pieces that count in its share. Those that others began, and it wants too, do not."""
         self.pieces: dict[_Piece, int] = {}
-        """What was begun for it, each with the position in its file from which on it has no use for it."""
+        """What it wants, each with the position in its file from which on it has no use for it."""
 
 
 class Prefetcher:
@@ -179,8 +198,9 @@ class Prefetcher:
                     view = view[: min(PIECE_BYTES, stripe.shard_bytes - at)]
                     payload_end = min(len(view), stripe.payload_bytes - base)
                     piece = self._pieces[key] = _Piece(key, reader, view, payload_end, self._failed)
+                    self._claim(reader, piece, min(end, base + piece.end) - shift)
                     lane.read(piece, len(view), self._fetch, (piece, stripe, place, at))
-                if piece.reader is reader:
+                else:
                     self._claim(reader, piece, min(end, base + piece.end) - shift)
         return end
 
@@ -208,7 +228,7 @@ class Prefetcher:
     async def read(self, stripe: StripeRecord, wanted: ShardRange) -> Buffer | None:
         """A range that was read ahead as a whole, verified; None when it was not. Copied where pieces meet.
 
-        A piece is let go of when its last byte is read.
+        A piece is let go of when its last byte was read as often as there are readers who want it.
         """
         index, start, length = wanted
         parts: list[memoryview] = []
@@ -236,7 +256,9 @@ class Prefetcher:
             return None
         self.taken += 1
         if start + length >= piece.end:
-            self._drop(piece)
+            piece.times_taken += 1
+            if piece.times_taken >= len(piece.readers):
+                self._drop(piece)
         return piece.view[start : start + length]
 
     def goes_on(self, reader: Hashable) -> bool:
@@ -257,7 +279,7 @@ class Prefetcher:
         known = self._readers.get(reader)
         if known is not None:
             for piece in [piece for piece, end in known.pieces.items() if end <= position]:
-                self._drop(piece)
+                self._disclaim(reader, known, piece)
 
     def forget(self, reader: Hashable) -> None:
         """The reader has ended, or reads on elsewhere: what was read ahead for it is of no use."""
@@ -265,7 +287,7 @@ class Prefetcher:
         known = self._readers.get(reader)
         if known is not None:
             for piece in list(known.pieces):
-                self._drop(piece)
+                self._disclaim(reader, known, piece)
 
     def tidy(self) -> None:
         """To be called now and then: give memory back when nobody has come for it."""
@@ -282,9 +304,9 @@ class Prefetcher:
         return (PIECES_MAX - len(self._left)) // (len(self._readers) + (reader not in self._readers))
 
     def _count(self, reader: Hashable) -> int:
-        """How many it has."""
+        """How many of its share it has."""
         known = self._readers.get(reader)
-        return 0 if known is None else len(known.pieces)
+        return 0 if known is None else known.owned
 
     def _claim(self, reader: Hashable, piece: _Piece, end: int) -> None:
         """The reader wants the piece until it is at `end` in its file."""
@@ -292,7 +314,24 @@ class Prefetcher:
         if known is None:
             known = self._readers[reader] = _Reader()
         known.heard_s = clock.monotonic_s()
+        if not piece.readers:
+            known.owned += 1
         known.pieces[piece] = max(end, known.pieces.get(piece, end))
+        piece.readers.add(reader)
+
+    def _disclaim(self, reader: Hashable, known: _Reader, piece: _Piece) -> None:
+        """The reader wants it no more; the last one of all takes it along."""
+        if len(piece.readers) == 1:
+            self._drop(piece)
+            return
+        piece.readers.remove(reader)
+        if piece.owner is reader:
+            known.owned -= 1
+            piece.owner = next(iter(piece.readers))
+            self._readers[piece.owner].owned += 1
+        del known.pieces[piece]
+        if not known.pieces:
+            del self._readers[reader]
 
     def _take_buffer(self) -> memoryview | None:
         if not self._buffers.free_count:
@@ -310,7 +349,7 @@ class Prefetcher:
         if isinstance(call.result, outcome.Value):
             call.lane.page_cache_only_until_s = clock.monotonic_s() + REFUSED_S
             if piece.key in self._pieces and self._pieces[piece.key] is piece:
-                self._robbed.add(piece.reader)
+                self._robbed |= piece.readers
         self._drop(piece)
 
     def _drop(self, piece: _Piece) -> None:
@@ -319,10 +358,12 @@ class Prefetcher:
             del self._pieces[piece.key]
             if not piece.is_ready:
                 self._left.add(piece)  # a call that has ended takes it out in this very step
-            pieces = self._readers[piece.reader].pieces
-            del pieces[piece]
-            if not pieces:
-                del self._readers[piece.reader]
+            self._readers[piece.owner].owned -= 1
+            for reader in piece.readers:
+                pieces = self._readers[reader].pieces
+                del pieces[piece]
+                if not pieces:
+                    del self._readers[reader]
 
     def _fetch(self, piece: _Piece, stripe: StripeRecord, place: ShardPlace, start: int) -> bool:
         """Blocking. Refers to the piece for as long as the thread uses its buffer."""

@@ -89,6 +89,44 @@ async def test_reads_that_do_not_keep_to_pieces_find_them_all(tmp_path: Path) ->
 
 
 @trio_test
+async def test_two_readers_at_the_same_place_both_find_what_was_read_ahead(tmp_path: Path) -> None:
+    """Read from the drives once."""
+    bench = Bench.make(tmp_path, 2, 1)
+    payload = some_bytes(PAYLOAD_BYTES)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([payload])
+        prefetcher = chunks.prefetcher
+        for reader in ("one", "two"):
+            assert prefetcher.begin(reader, record, 0, PAYLOAD_BYTES) == PAYLOAD_BYTES
+        await ended(chunks)
+        assert prefetcher.kept == 4
+        await check(chunks, record, payload, 4)
+        assert prefetcher.kept == 4
+        await check(chunks, record, payload, 4)
+        assert prefetcher.kept == 0
+        assert not prefetcher._readers
+
+
+@trio_test
+async def test_a_piece_that_two_want_goes_with_the_second_of_them(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path, 2, 1)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)])
+        prefetcher = chunks.prefetcher
+        for first, second in (("one", "two"), ("two", "one")):
+            prefetcher.begin("one", record, 0, PAYLOAD_BYTES)
+            prefetcher.begin("two", record, PIECE_BYTES, PAYLOAD_BYTES)
+            await ended(chunks)
+            prefetcher.forget(first)
+            assert prefetcher.kept == (3 if first == "one" else 4)
+            prefetcher.passed(second, 2 * PIECE_BYTES)
+            assert prefetcher.kept == 2
+            prefetcher.forget(second)
+            assert prefetcher.kept == 0
+            assert not prefetcher._readers
+
+
+@trio_test
 async def test_what_lies_behind_the_reader_is_let_go_of(tmp_path: Path) -> None:
     """Though nobody took its last byte. What is wanted further on is kept, also when it is the rest of a piece."""
     bench = Bench.make(tmp_path, 2, 1)
