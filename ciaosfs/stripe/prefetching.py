@@ -55,6 +55,7 @@ class _Piece:
         "end",
         "is_late",
         "is_ready",
+        "is_touched",
         "key",
         "owner",
         "readers",
@@ -83,6 +84,8 @@ class _Piece:
         self.end = end
         self.is_ready = False
         self.is_late = False
+        self.is_touched = False
+        """Whether anything of it was taken."""
         self.tasks: list[trio.lowlevel.Task] = []
         self._failed = failed
 
@@ -155,6 +158,8 @@ class Prefetcher:
         """Pieces of no use whose buffers are in calls under way, hung ones perhaps. Each lives as long as its call."""
         self.taken = 0
         """Ranges of shards that were there when they were asked for, or were waited for."""
+        self.wasted = 0
+        """Pieces of which nobody had taken a byte when the last who wanted them wanted them no more."""
 
     @property
     def kept(self) -> int:
@@ -255,6 +260,7 @@ class Prefetcher:
         if not piece.is_ready:
             return None
         self.taken += 1
+        piece.is_touched = True
         if start + length >= piece.end:
             piece.times_taken += 1
             if piece.times_taken >= len(piece.readers):
@@ -322,6 +328,7 @@ class Prefetcher:
     def _disclaim(self, reader: Hashable, known: _Reader, piece: _Piece) -> None:
         """The reader wants it no more; the last one of all takes it along."""
         if len(piece.readers) == 1:
+            self.wasted += not piece.is_touched
             self._drop(piece)
             return
         piece.readers.remove(reader)

@@ -50,6 +50,10 @@ class ReaderStatistics:
     heads_cached: int
     heads_learnt: int
     """Heads of needles that were not known and had to be read from a drive."""
+    ahead_taken: int
+    """Ranges of shards that had been read ahead into memory when they were asked for."""
+    ahead_wasted: int
+    """Pieces of shards that were read ahead into memory and let go of unread."""
 
 
 class StripeReader:
@@ -192,4 +196,6 @@ class StripeReader:
             self._damage.count,
             self._shards.heads_cached,
             self._shards.heads_learnt,
+            self._prefetcher.taken,
+            self._prefetcher.wasted,
         )

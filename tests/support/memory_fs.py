@@ -240,7 +240,7 @@ class MemoryFileSystem:
         )
 
     def statistics(self) -> FileSystemStatistics:
-        reads = ReaderStatistics(90, 10, 1, 2, 1, 0, 0, 5, 4)
+        reads = ReaderStatistics(90, 10, 1, 2, 1, 0, 0, 5, 4, 8, 3)
         chunks = ChunkStoreStatistics(
             reads, WriterStatistics(8, 3, 0, 1 << 20), 7, 7, 0, 2, 2, DriveCallStatistics((), (), 0)
         )

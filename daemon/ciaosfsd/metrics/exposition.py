@@ -125,6 +125,9 @@ def _space_families(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
     )
     yield _counter("ciaosfs_reads_degraded", "Decoded from other shards.", work["read_degraded"])
     yield _counter("ciaosfs_shards_damaged", "Damaged shards met by reads.", work["shards_damaged"])
+    ahead = snapshot["read_ahead"]
+    yield _counter("ciaosfs_read_ahead_taken", "Ranges that were in memory when wanted.", ahead["taken"])
+    yield _counter("ciaosfs_read_ahead_wasted", "Pieces read ahead that nobody came for.", ahead["wasted"])
 
 
 def _drive_families(snapshot: Mapping[str, Any]) -> Iterator[Metric]:

@@ -135,6 +135,7 @@ class Snapshots:
                 "read_degraded": reads.reads_degraded,
                 "shards_damaged": reads.shards_damaged,
             },
+            "read_ahead": {"taken": reads.ahead_taken, "wasted": reads.ahead_wasted},
             "threads": {
                 "existing": done.workers.threads,
                 "running": done.workers.running,

@@ -144,6 +144,22 @@ async def test_what_lies_behind_the_reader_is_let_go_of(tmp_path: Path) -> None:
 
 
 @trio_test
+async def test_what_nobody_came_for_is_counted(tmp_path: Path) -> None:
+    """Not what was read in part, nor what failed."""
+    bench = Bench.make(tmp_path, 2, 1)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([some_bytes(PAYLOAD_BYTES)])
+    flip_in_payload(bench, record, record.places[1])
+    async with bench.store() as chunks:
+        chunks.prefetcher.begin("reader", record, 0, PAYLOAD_BYTES)
+        await ended(chunks)
+        await chunks.read(record, 0, 4096)
+        chunks.prefetcher.forget("reader")
+        reads = chunks.statistics().reads
+        assert (reads.ahead_taken, reads.ahead_wasted) == (1, 1)
+
+
+@trio_test
 async def test_a_damaged_piece_is_decoded_and_reported_by_who_reads_it(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path, 4, 2)
     payload = some_bytes(PAYLOAD_BYTES)

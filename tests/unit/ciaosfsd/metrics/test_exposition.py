@@ -68,6 +68,8 @@ def test_figures_are_those_that_were_counted(families: dict[str, Metric]) -> Non
     assert value(families, "ciaosfs_commit_duration_seconds", "ciaosfs_commit_duration_seconds_count") == 7
     assert value(families, "ciaosfs_drive_up", drive="0") == 1
     assert value(families, "ciaosfs_stripes", missing="1") == 3
+    assert value(families, "ciaosfs_read_ahead_taken") == 8
+    assert value(families, "ciaosfs_read_ahead_wasted") == 3
     assert families["process_resident_memory_bytes"].samples[0].value > 1e6
 
 
