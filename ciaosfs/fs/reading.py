@@ -1,8 +1,9 @@
 """Reading a file: pending bytes from memory, the rest from stripes, zeros for holes.
 
 `read_nowait` answers from memory and the page cache alone, in the loop, and gives up (None) as soon as something
-would block; `read` takes the same plan to the worker threads. Between planning and reading nothing can vanish: a
-stripe that is being read is pinned, so it is not given back although its last extent may go meanwhile.
+would block, or was read ahead; `read` takes the same plan to what was read ahead and to the worker threads. Between
+planning and reading nothing can vanish: a stripe that is being read is pinned, so it is not given back although its
+last extent may go meanwhile.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Reader:
         meta.stripes.on_moved = self.forget_record
 
     def read_nowait(self, handle: Handle, offset: int, size: int) -> Buffer | None:
-        """Up to `size` bytes at `offset`, or None when that needs waiting. ENOENT when the inode is gone."""
+        """Up to `size` bytes at `offset`, or None when that is for `read`. ENOENT when the inode is gone."""
         ino = handle.file.ino
         end = min(offset + size, self._file_size(ino))
         if offset >= end:
@@ -79,7 +80,10 @@ class Reader:
             extent = extents[0]
             if extent.codec == Codec.RAW and extent.offset <= offset and extent.offset + extent.length >= end:
                 start = extent.stripe_offset + offset - extent.offset
-                found = self._chunks.read_nowait(self.record(extent.stripe_id), start, end - offset)
+                record = self.record(extent.stripe_id)
+                if handle.ahead_to > offset and self._chunks.prefetcher.has(record, start):
+                    return None  # `read` takes it, and reads on ahead
+                found = self._chunks.read_nowait(record, start, end - offset)
                 if found is not None:
                     handle.next_offset = end
                 return found
@@ -171,6 +175,8 @@ class Reader:
     def _stored_nowait(self, extent: Extent, start: int, length: int) -> Buffer | None:
         record = self.record(extent.stripe_id)
         if extent.codec == Codec.RAW:
+            if self._chunks.prefetcher.has(record, extent.stripe_offset + start):
+                return None
             return self._chunks.read_nowait(record, extent.stripe_offset + start, length)
         if extent.skip + start + length > INLINE_DECOMPRESS_BYTES_MAX:
             return None

@@ -230,6 +230,14 @@ class Prefetcher:
                 ranges.append((wanted, place, lane))
         return ranges
 
+    def has(self, stripe: StripeRecord, offset: int) -> bool:
+        """Whether the payload byte at `offset` was read ahead and can be taken without waiting."""
+        if not self._pieces:
+            return False
+        index, start = divmod(offset, stripe.shard_bytes)
+        piece = self._pieces.get((stripe.stripe_id, index, start // PIECE_BYTES))
+        return piece is not None and piece.is_ready
+
     async def read(self, stripe: StripeRecord, wanted: ShardRange) -> Buffer | None:
         """A range that was read ahead as a whole, verified; None when it was not. Copied where pieces meet.
 

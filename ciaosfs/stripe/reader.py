@@ -1,8 +1,9 @@
 """Verified payload bytes of stripes, whatever becomes of up to `parity_count` of their shards.
 
-Four ways, each when the one before cannot: from the page cache, in the loop (`read_nowait`); from what was read ahead
-(`prefetching.py`); from the drives that have the bytes, in worker threads; decoded from the same range of other shards, also
-when a drive lags. The last three are `read`, and a race between the last two is in `gathering.py`.
+Four ways, each when the one before cannot: from the page cache, in the loop (`read_nowait`, which `fs/` passes over for what
+was read ahead); from what was read ahead (`prefetching.py`); from the drives that have the bytes, in worker threads; decoded
+from the same range of other shards, also when a drive lags. The last three are `read`, and a race
+between the last two is in `gathering.py`.
 A shard that is damaged is reported through `on_damage`; one whose drive is absent is not, that is no damage.
 """
 

@@ -169,6 +169,32 @@ async def test_what_a_reader_has_passed_makes_room_though_nobody_took_its_end(tm
 
 
 @trio_test
+async def test_what_was_read_ahead_is_taken_though_the_page_cache_has_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the kernel reads ahead, too, the same bytes, and nobody comes for the others."""
+    async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
+        handle, _ = await make_stream(filesystem)
+        chunks = filesystem._chunks
+        await filesystem.read(handle, 0, MIB)
+        await ended(chunks.prefetcher)
+        looked: list[int] = []
+
+        def look(stripe: StripeRecord, offset: int, length: int) -> bytes:
+            looked.append(offset)
+            return bytes(length)
+
+        monkeypatch.setattr(chunks, "read_nowait", look)
+        before = chunks.prefetcher.taken
+        for offset, size in ((MIB, 3 * MIB // 2), (5 * MIB // 2, 2 * MIB)):  # the second one of two stripes
+            assert filesystem.read_nowait(handle, offset, size) is None
+            assert any(await filesystem.read(handle, offset, size))
+        assert looked == []
+        assert chunks.prefetcher.taken > before
+        filesystem.release(handle)
+
+
+@trio_test
 async def test_who_pauses_is_read_ahead_for_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
