@@ -7,6 +7,7 @@ its own exit statuses: 1 for wrong usage, 32 for a mount that failed.
 from __future__ import annotations
 
 import getopt
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         for option in options
         if option not in wanted and option not in _GENERIC and not option.startswith(("x-", "comment="))
     ]
+    if "remount" in options:
+        return _remount(Path(places[1]), options)
     if unknown and "-s" not in given:
         return _fail(WRONG_USAGE, f"ciaosfs has no mount option {', '.join(unknown)}: leave it out.")
     if "-f" in given:  # fake: everything but the mount
@@ -74,6 +77,12 @@ def run(arguments: Sequence[str]) -> int:
     except CiaosError as error:
         return _fail(MOUNT_FAILED, error.message)
     return 0
+
+
+def _remount(mountpoint: Path, options: Sequence[str]) -> int:
+    """Change what the kernel lets through, as `mount -o remount,ro` does; the daemon has no part in it."""
+    command = ["mount", "--internal-only", "-o", ",".join(options), str(mountpoint)]
+    return subprocess.run(command, check=False).returncode
 
 
 def _fail(status: int, sentence: str) -> int:

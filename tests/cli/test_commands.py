@@ -344,6 +344,23 @@ def test_a_mount_is_what_its_options_ask_for(ciaosfs: Ciaosfs, tmp_path: Path) -
     assert ciaosfs("umount", path).status == 0
 
 
+@pytest.mark.mount
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root remounts")
+@pytest.mark.usefixtures("needs_fuse")
+def test_a_mount_is_made_read_only_and_back(ciaosfs: Ciaosfs, tmp_path: Path) -> None:
+    store, path = tmp_path / "store", tmp_path / "mount"
+    path.mkdir()
+    ciaosfs("mkfs", store)
+    assert ciaosfs("mount", store, path).status == 0
+    (path / "file").write_text("taken")
+    assert mount_helper.run([str(store), str(path), "-o", "rw,remount,ro"]) == 0
+    with pytest.raises(OSError, match="Read-only file system"):
+        (path / "file").write_text("refused")
+    assert mount_helper.run([str(store), str(path), "-o", "remount,rw"]) == 0
+    (path / "file").write_text("taken again")
+    assert ciaosfs("umount", path).status == 0
+
+
 def test_the_helper_refuses_options_it_does_not_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
