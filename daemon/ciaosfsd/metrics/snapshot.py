@@ -5,18 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ciaosfs import __version__
 from ciaosfs.base import clock
 from ciaosfs.jobs.opening import OpenJobs
+from ciaosfsd.memory import resident_bytes
 from ciaosfsd.metrics.requests import Requests, Tally
 
 if TYPE_CHECKING:
     from ciaosfs.fs.filesystem import FileSystem
-
-STATM = Path("/proc/self/statm")
 
 
 class Snapshots:
@@ -63,7 +61,7 @@ class Snapshots:
             "jobs": self._job_fields(),
             "processes": self._processes(),
             "daemon": {
-                "memory_bytes": int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+                "memory_bytes": resident_bytes(),
                 "cpu_s": time.process_time(),
             },
         }

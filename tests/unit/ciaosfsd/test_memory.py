@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,7 +35,9 @@ async def test_memory_is_given_back_when_there_have_been_no_requests_for_a_while
     workers: Any = Inline()
     long = 2 * max(memory.QUIET_LOOKS) * memory.LOOK_S
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(memory.give_back, workers, lambda: requests, lambda: trims.append(requests))
+        nursery.start_soon(
+            memory.give_back, workers, lambda: requests, lambda: trims.append(requests), lambda: 0
+        )
         for requests in range(1, 50):  # noqa: B007 - the task looks at it
             await trio.sleep(memory.LOOK_S * 0.9)
         assert trims == [], "there were requests all the time"
@@ -51,6 +53,33 @@ async def test_memory_is_given_back_when_there_have_been_no_requests_for_a_while
         nursery.cancel_scope.cancel()
 
 
+@trio_test
+async def test_a_process_that_has_grown_large_gives_back_under_a_load_that_never_rests(
+    autojump_clock: MockClock,
+) -> None:
+    requests, resident = 0, memory.HEAVY_BYTES + 1
+    trims: list[float] = []
+    workers: Any = Inline()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            memory.give_back,
+            workers,
+            lambda: requests,
+            lambda: trims.append(trio.current_time()),
+            lambda: resident,
+        )
+        for requests in range(1, 50):  # noqa: B007 - the task looks at it
+            await trio.sleep(memory.LOOK_S * 0.9)
+        assert len(trims) > 5
+        assert min(b - a for a, b in pairwise(trims)) >= memory.HEAVY_LOOKS * memory.LOOK_S * 0.99
+        resident = memory.HEAVY_BYTES
+        trims.clear()
+        for requests in range(51, 100):  # noqa: B007
+            await trio.sleep(memory.LOOK_S * 0.9)
+        assert trims == []
+        nursery.cancel_scope.cancel()
+
+
 def test_what_is_freed_between_things_that_live_on_is_given_back() -> None:
     trim = memory.find_trim()
     if trim is None:
@@ -60,12 +89,8 @@ def test_what_is_freed_between_things_that_live_on_is_given_back() -> None:
         freed = bytearray(100_000)  # below glibc's threshold for a mapping of its own
         living.append(bytes(1000))
         living.append(freed)
-    before = resident_bytes()
+    before = memory.resident_bytes()
     living = [thing for thing in living if len(thing) == 1000]
     del freed
     trim()
-    assert resident_bytes() < before - 50 * MIB
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    assert memory.resident_bytes() < before - 50 * MIB
