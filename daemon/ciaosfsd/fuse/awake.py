@@ -39,8 +39,8 @@ NO_LIMIT_US = 2_000_000_000
 
 REQUESTS_PER_S = 2000
 """From here on waking up is a good part of the time. Streams of 1 MiB requests do not come to it, and would gain nothing."""
-LOOK_S = 0.01
-"""Over so long the pace is taken."""
+LOOK_S = 0.002
+"""Over so long the pace is taken: a walk of 3,000 names, which takes 25 ms, was 9 % slower with 10 ms."""
 QUIET_S = 0.02
 """A slower pace, or none, for so long ends it."""
 
