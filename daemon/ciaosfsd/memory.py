@@ -25,7 +25,7 @@ QUIET_LOOKS = (1, 10)
 APART_LOOKS = 9
 """At least so many from one time to the next: requests may come in any rhythm."""
 HEAVY_BYTES = 192 * limits.MIB
-"""A process larger than this does not wait until it is quiet. With 160 MiB it was done so often that cold walks took 8 % longer."""
+"""A process larger than this does not wait until it is quiet. With 160 MiB, that often, cold walks took 8 % longer."""
 HEAVY_LOOKS = 5
 """But so many looks from one time to the next."""
 STATM = Path("/proc/self/statm")
