@@ -27,6 +27,7 @@ from ciaosfs.drive.interface import Drive
 from ciaosfs.drive.local import volume_name
 from ciaosfs.volume.driveset import DriveSet, DriveSlot
 from ciaosfs.volume.files import VolumeFiles
+from ciaosfs.volume.scan import claimed_end
 from ciaosfs.volume.volume import Hold, Volume, VolumeState, continue_volume, create_volume
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,16 @@ class Appenders:
         newest = self._newest(drive, VolumeKind.DATA)
         if newest is None:
             return None
-        return continue_volume(drive, newest, VolumeKind.DATA, self.known_end(newest))
+        known_end = self.known_end(newest)
+        file = drive.open(volume_name(newest))
+        try:
+            known_end = max(known_end, claimed_end(file, self._drives.store_id, newest, known_end))
+        except StoreError as error:
+            log.warning("volume %016x is not continued: %s", newest, error)
+            return None
+        finally:
+            file.close()
+        return continue_volume(drive, newest, VolumeKind.DATA, known_end)
 
     def _trim_former_log(self, drive: Drive) -> None:
         """Blocking. Give back what the last log volume of earlier sessions had reserved beyond its end.

@@ -12,7 +12,14 @@ import logging
 from collections.abc import Iterator
 
 from ciaosfs.base.errors import CiaosError, ShardDamagedError
-from ciaosfs.base.limits import KIB, MIB, NEEDLE_ALIGN, NEEDLE_ALIGN_LARGE, VOLUME_SUPERBLOCK_BYTES
+from ciaosfs.base.limits import (
+    KIB,
+    MIB,
+    NEEDLE_ALIGN,
+    NEEDLE_ALIGN_LARGE,
+    STRIPE_PAYLOAD_BYTES_MAX,
+    VOLUME_SUPERBLOCK_BYTES,
+)
 from ciaosfs.base.types import VolumeKind
 from ciaosfs.codec.needle import (
     FIXED_HEAD_BYTES,
@@ -21,6 +28,7 @@ from ciaosfs.codec.needle import (
     NeedleKind,
     decode_head,
     head_bytes_needed,
+    needle_bytes_for,
 )
 from ciaosfs.drive.interface import DriveFile
 from ciaosfs.volume.files import VolumeFiles
@@ -61,6 +69,30 @@ def scan_needles(file: DriveFile, store_id: bytes, volume_id: int) -> Iterator[N
         else:
             yield head
             at += head.needle_bytes
+
+
+def claimed_end(file: DriveFile, store_id: bytes, volume_id: int, start: int) -> int:
+    """Where the needles of a data volume end that begin at `start`, the end of one, or behind it; 0 when there are none.
+
+    That may be beyond the end of the file: a crash keeps the head of a needle and takes the rest, the file's length too. Its
+    place is taken all the same, for it is given back as a whole. Blocking; reads the last shard's worth at most. Raises
+    OSError, and StoreError when a newer ciaosfs wrote a needle.
+    """
+    size = file.size()
+    longest = needle_bytes_for(STRIPE_PAYLOAD_BYTES_MAX)
+    at = max(VOLUME_SUPERBLOCK_BYTES, start, (size - longest) // NEEDLE_ALIGN * NEEDLE_ALIGN)
+    end = 0
+    while (found := _next_mark(file, at, size)) is not None and found + FIXED_HEAD_BYTES <= size:
+        try:
+            wanted = head_bytes_needed(memoryview(file.read(found, FIXED_HEAD_BYTES)))
+            head = decode_head(
+                memoryview(file.read(found, wanted)), store_id=store_id, volume_id=volume_id, offset=found
+            )
+        except ShardDamagedError:
+            at = found + NEEDLE_ALIGN
+        else:
+            end = at = found + head.needle_bytes
+    return end
 
 
 def read_payload(file: DriveFile, head: NeedleHead) -> bytes:

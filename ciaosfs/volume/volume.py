@@ -177,8 +177,8 @@ def continue_volume(drive: Drive, volume_id: int, kind: VolumeKind, known_end: i
     """Open a volume of an earlier session to append to it. Blocking. Raises DriveGoneError, OSError.
 
     Writing goes on at the file's length, rounded up to whole pages: after a crash that is behind everything
-    that arrived, whatever of it is whole. And not before `known_end`: of a stripe that counts although a shard of it
-    never arrived, the place is taken, since it will be given back when the stripe is dead.
+    that arrived, whatever of it is whole. And not before `known_end`, for a place that is taken will be given back as a
+    whole: that of a shard that never arrived, of a stripe that counts, and what the head of a torn needle claims.
     """
     file = drive.open(volume_name(volume_id), writable=True)
     try:
