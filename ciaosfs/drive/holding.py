@@ -42,9 +42,8 @@ class Hold:
         found = cls._again(place)
         if found is not None:
             return found
-        descriptor = os.open(
-            ".", _DIRECTORY, dir_fd=root
-        )  # not in the turn: it may take as long as the drive likes
+        # Not in the turn: it may take as long as the drive likes.
+        descriptor = os.open(".", _DIRECTORY, dir_fd=root)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

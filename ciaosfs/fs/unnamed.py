@@ -74,9 +74,8 @@ def publish(meta: Metadata, ino: int, parent: int, name: bytes, naming: Naming) 
     assert inode is not None and inode.nlink == 0, f"inode {ino} has a name, or is gone"
     former = meta.dentries.lookup_inode(parent, name)
     _check_former(former, naming.replaces)
-    now = (
-        clock.now_ns()
-    )  # not a tick: who reads an object in several requests knows by it when another took its place
+    # Not a tick: who reads an object in several requests knows by it when another took its place.
+    now = clock.now_ns()
     mode, flags, values = _inherited(meta, directory, former, naming.permissions)
     values |= naming.values
     published = inode._replace(

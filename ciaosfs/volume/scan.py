@@ -80,18 +80,29 @@ def claimed_end(file: DriveFile, store_id: bytes, volume_id: int, start: int) ->
     """
     size = file.size()
     longest = needle_bytes_for(STRIPE_PAYLOAD_BYTES_MAX)
-    at = max(VOLUME_SUPERBLOCK_BYTES, start, (size - longest) // NEEDLE_ALIGN * NEEDLE_ALIGN)
+    base = max(VOLUME_SUPERBLOCK_BYTES, start, (size - longest) // NEEDLE_ALIGN * NEEDLE_ALIGN)
+    if base >= size:
+        return 0
+    content = bytes(file.read(base, size - base))
+    data = memoryview(content)
     end = 0
-    while (found := _next_mark(file, at, size)) is not None and found + FIXED_HEAD_BYTES <= size:
-        try:
-            wanted = head_bytes_needed(memoryview(file.read(found, FIXED_HEAD_BYTES)))
-            head = decode_head(
-                memoryview(file.read(found, wanted)), store_id=store_id, volume_id=volume_id, offset=found
-            )
-        except ShardDamagedError:
-            at = found + NEEDLE_ALIGN
-        else:
-            end = at = found + head.needle_bytes
+    at = content.find(NEEDLE_MAGIC)
+    while 0 <= at <= len(data) - FIXED_HEAD_BYTES:
+        following = at + 1
+        if at % NEEDLE_ALIGN == 0:
+            try:
+                head = decode_head(
+                    data[at : at + head_bytes_needed(data[at:])],
+                    store_id=store_id,
+                    volume_id=volume_id,
+                    offset=base + at,
+                )
+            except ShardDamagedError:
+                pass  # bytes of a file that look like a head, or a torn one
+            else:
+                following = at + head.needle_bytes
+                end = base + following
+        at = content.find(NEEDLE_MAGIC, following)
     return end
 
 

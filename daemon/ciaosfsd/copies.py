@@ -16,10 +16,11 @@ def refuse_copy(store: Path, socket: Path) -> None:
     pid = transport.listener_at(socket)
     if pid is None:
         return
+    who = f"Process {pid}" if pid else "Another process"
     where = _mount_of(pid)
     which = "another store" if where is None else f"the store {where.store}, mounted at {where.mountpoint},"
     raise StoreBusyError(
-        f"Process {pid} serves {which} that has the same id as {store}: one is a copy of the other. Unmount that one first."
+        f"{who} serves {which} that has the same id as {store}: one is a copy of the other. Unmount that one first."
     )
 
 

@@ -4,7 +4,7 @@ The heap of a load is mostly buffers of 1 MiB between small things that live on,
 after streams and many small files 30 MiB were in use and 130 MiB free, all of them resident. malloc_trim(3) gives back whole
 pages wherever they are, in 6 to 17 ms for those 130 MiB. Meanwhile nobody else gets memory: so it is done in a thread, when
 nobody asks for anything; and now and then under a load that never rests, for which the heap would grow at each change of the
-kind of load, to 261 MiB in a quarter of an hour.
+kind of load, to 261 MiB in twelve rounds of the benchmark.
 """
 
 from __future__ import annotations
