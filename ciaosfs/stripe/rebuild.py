@@ -60,7 +60,8 @@ class Rebuilder:
         chooser = self._chooser.for_hot if is_log else self._chooser.for_data
 
         def choose(count: int, tried: Collection[int], beside: Collection[int]) -> list[int]:
-            return chooser(shape, count, tried, beside)
+            now = self._holders(record, shard_indexes)  # a drive with one of them may have come back since
+            return chooser(shape, count, {*tried, *now}, {*beside, *now})
 
         spec = NeedleSpec(NeedleKind.SHARD, record.stripe_id, record.kind, shape, tuple(indexes))
         load = _Reconstruction(record, good, indexes)
@@ -78,7 +79,7 @@ class Rebuilder:
         return any(slot.number not in exclude for slot in self._drives.usable())
 
     def _holders(self, record: StripeRecord, shard_indexes: Collection[int]) -> set[int]:
-        """The drives that hold the stripe's other shards. Those on drives that are away do not matter here."""
+        """The drives that are there and hold the stripe's other shards. What is on one that is away is not known."""
         volumes = (
             self._shards.files.get(place.volume_id)
             for place in record.places

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from trio.testing import trio_test
 
 from ciaosfs.base import limits
 from ciaosfs.base.errors import DriveGoneError, NoSpaceError, StripeLostError
-from ciaosfs.base.types import StripeRecord
+from ciaosfs.base.types import Buffer, StripeRecord
 from ciaosfs.codec.needle import head_bytes_for
 from ciaosfs.stripe.layout import place_of
+from ciaosfs.stripe.rebuild import Rebuilder
 from tests.support.chunks import HARMS, Bench, flip_in_payload, some_bytes, subsets, zero_shard
 from tests.support.small_drives import SmallDrives
 
@@ -93,6 +94,32 @@ async def test_a_damaged_shard_is_decoded_and_a_damaged_source_is_passed_over(
         whole = await chunks.rebuild(rebuilt, [3])
         assert await chunks.damaged_shards(whole) == []
         assert bytes(await chunks.read(whole, 0, len(payload))) == payload
+
+
+@trio_test
+async def test_a_drive_that_comes_back_meanwhile_with_a_shard_of_the_stripe_gets_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 284359225739 of the simulator: with both on one drive, losing m others loses the stripe."""
+    bench = Bench.make(tmp_path, 2, 1, spare=1)
+    async with bench.store() as chunks:
+        record = await chunks.write_stripe([some_bytes(CODED_BYTES)])
+    drives = bench.drives_of(record)
+    (spare,) = {0, 1, 2, 3} - set(drives)
+    bench.hide(drives[2])
+    really_gather = Rebuilder._gather
+
+    async def gather(self: Rebuilder, record: StripeRecord, indexes: Sequence[int]) -> dict[int, Buffer]:
+        good = await really_gather(self, record, indexes)
+        bench.bring_back(drives[2])
+        bench.hide(spare)
+        await chunks.refresh_drives()
+        return good
+
+    monkeypatch.setattr(Rebuilder, "_gather", gather)
+    async with bench.store() as chunks:
+        with pytest.raises(NoSpaceError):
+            await chunks.rebuild(record, [0], avoid=[drives[0]])
 
 
 @trio_test
