@@ -4,8 +4,8 @@ Two rules make a checkpoint safe. It copies nothing that is not synced on the dr
 never ahead of the log that is the truth: a read transaction begun at the right moment in the loop, the *pin*,
 holds it back, whatever is committed while it runs. And it syncs: the write-ahead log before copying, the
 database afterwards (synchronous=FULL), so that a power cut finds either the frames or the pages. When a sync of the
-log has failed, in this process or perhaps in the one before, another one proves nothing: the log is written again
-(`wal.write_again`).
+log has failed, another one proves nothing: the log is written again (`wal.write_again`). If that was in the process
+before, which nobody knows, it is about the frames which that left.
 
 While newer frames than the pin's exist, a page that changed again is not copied at all: the file alone is
 then a mix and only right together with the write-ahead log. That is why recovery cuts that log back and never
@@ -38,8 +38,10 @@ class Checkpointer:
         self._copied_pages = 0
         self._is_doubtful = False
         self.log_number = 0
-        self.must_write_again = self.wal_pages > 0
-        """A sync of the log may have failed since it was begun."""
+        self.must_write_again = False
+        """A sync of the log has failed."""
+        self._inherited_pages = self.wal_pages
+        """Frames that were there already, of which nobody knows whether a sync of them has failed."""
 
     def committed(self, connection: apsw.Connection, name: str, pages: int) -> int:
         """SQLite's hook: a commit left `pages` frames in the log."""
@@ -66,6 +68,15 @@ class Checkpointer:
     @property
     def uncopied_pages(self) -> int:
         return self.wal_pages - self._copied_pages
+
+    def unsure_pages(self, pinned_pages: int) -> int:
+        """Of the first so many frames, those that another sync may not bring to the disk; they come first."""
+        return pinned_pages if self.must_write_again else min(self._inherited_pages, pinned_pages)
+
+    def written_again(self) -> None:
+        """That has been done about all of these. In a worker thread, like the question."""
+        self.must_write_again = False
+        self._inherited_pages = 0
 
     @property
     def is_complete(self) -> bool:
@@ -118,9 +129,9 @@ class Checkpoint:
         """
         try:
             note_copied(self._path, self._pinned_pages)
-            if self._owner.must_write_again and self._pinned_pages:
-                write_again(self._path, self._pinned_pages)
-                self._owner.must_write_again = False
+            if unsure_pages := self._owner.unsure_pages(self._pinned_pages):
+                write_again(self._path, unsure_pages)
+                self._owner.written_again()
             _, copied = self._copier.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._copied_pages = max(copied, 0)
         except apsw.BusyError:

@@ -88,11 +88,19 @@ def test_so_it_is_when_another_process_may_have_met_the_failure(disk: _Disk, tmp
     commit(meta)
     assert disk.written_again == []
     meta.close()
+    left = wal.committed_pages(tmp_path / "m")
     meta = Metadata.open(tmp_path / "m")
+    for name in (b"new", b"newer"):
+        add_file(meta, name)
+        commit(meta)
     before = dump(meta)
     copy_log(meta)
-    assert len(disk.written_again) == 1
+    assert disk.written_again == [left], "what this process wrote is synced for the first time"
     assert dump(meta) == before
+    add_file(meta, b"newest")
+    commit(meta)
+    copy_log(meta)
+    assert disk.written_again == [left]
     meta.close()
 
 
