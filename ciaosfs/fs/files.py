@@ -51,7 +51,7 @@ class Files:
     """The table of files with state and of open handles.
 
     `pending_bytes` is the sum over all overlays, kept exact by `account`, which must follow every change of an
-    overlay. Files with dirty bytes are remembered oldest first.
+    overlay; `pending_changes` counts how often it changed for one of them. Files with dirty bytes are remembered oldest first.
     """
 
     def __init__(self) -> None:
@@ -61,6 +61,7 @@ class Files:
         self._dirty: dict[int, File] = {}
         self._refusals: set[int] = set()
         self.pending_bytes = 0
+        self.pending_changes = 0
 
     def __len__(self) -> int:
         return len(self._files)
@@ -117,8 +118,10 @@ class Files:
         """
         overlay = file.overlay
         count = overlay.dirty_bytes + overlay.flight_bytes
-        self.pending_bytes += count - file.counted
-        file.counted = count
+        if count != file.counted:
+            self.pending_bytes += count - file.counted
+            self.pending_changes += 1
+            file.counted = count
         if overlay.dirty_bytes:
             self._dirty.setdefault(file.ino, file)
         else:

@@ -90,15 +90,14 @@ class Handlers:
         fs, reply = self._fs, pyfuse3.readdir_reply
         # The beginning has one name, whatever was said before it.
         cookie, limit, sent = start_id if start_id > DOTDOT_COOKIE else 0, self._listing_rows, 0
-        pending = fs.has_pending
         while True:
             rows = fs.list_directory(fh, cookie, limit)
-            entries = None if pending or self._ready is None else self._ready.entries(fh, cookie, rows)
+            entries = None if self._ready is None else self._ready.entries(fh, cookie, rows)
             if entries is not None:
                 for row, entry in zip(rows, entries, strict=True):
                     if not reply(token, row[1], entry, row[0]):
                         return
-            elif not self._list_rows(token, rows, pending=pending):
+            elif not self._list_rows(token, rows):
                 return
             sent += len(rows)
             if sent >= self._listing_rows:
@@ -107,11 +106,12 @@ class Handlers:
                 return
             cookie = rows[-1][0]
 
-    def _list_rows(self, token: ReaddirToken, rows: Sequence[ListedRow], *, pending: bool) -> bool:
+    def _list_rows(self, token: ReaddirToken, rows: Sequence[ListedRow]) -> bool:
         """Reply with them; False when the reply is full."""
         fs, reply, fill = self._fs, pyfuse3.readdir_reply, self._listing_entry.fill
+        is_pending = fs.pending_mark != 0
         for row in rows:
-            pending_bytes = fs.pending_bytes_of(row[2]) if pending else 0
+            pending_bytes = fs.pending_bytes_of(row[2]) if is_pending else 0
             if not reply(token, row[1], fill(row, pending_bytes), row[0]):
                 return False
         return True

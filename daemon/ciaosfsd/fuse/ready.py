@@ -9,7 +9,7 @@ There are no such moments where client and daemon share a processor. So what was
 nobody asks for anything for a while (`FileSystem.list_grown`), before it is looked at for the first time.
 
 Rows are kept by the file system while the tree does not change; an entry is good for as long as its rows are the very same
-object. Nothing here is used while bytes wait in memory, of which rows do not know.
+object, and no file has got or lost bytes that wait in memory, which count for st_blocks and of which rows do not know.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ STEPS = 3
 
 _Listing: TypeAlias = tuple[int, int, Sequence[ListedRow]]
 """Directory, the cookie it begins after, rows."""
+_Ready: TypeAlias = tuple[Sequence[ListedRow], int, list[pyfuse3.EntryAttributes]]
+"""Rows, the file system's `pending_mark`, and the entries that were made of both."""
 
 
 class ReadyListings:
@@ -46,7 +48,7 @@ class ReadyListings:
         """`cache_s`: how long the kernel may keep what it is told."""
         self._fs = filesystem
         self._cache_s = cache_s
-        self._ready: dict[tuple[int, int], tuple[Sequence[ListedRow], list[pyfuse3.EntryAttributes]]] = {}
+        self._ready: dict[tuple[int, int], _Ready] = {}
         self._count = 0
         self._got: _Listing | None = None
         self._ahead: _Listing | None = None
@@ -60,8 +62,8 @@ class ReadyListings:
         self._steps = STEPS if rows else 0
         self._is_digesting = bool(rows)
         ready = self._ready.get((ino, cookie))
-        if ready is not None and ready[0] is rows:
-            return ready[1]
+        if ready is not None and ready[0] is rows and ready[1] == self._fs.pending_mark:
+            return ready[2]
         if rows:
             self._got = ino, cookie, rows
         return None
@@ -108,4 +110,9 @@ class ReadyListings:
             self._ready.clear()
             self._count = 0
         self._count += len(rows) + 1
-        self._ready[ino, cookie] = rows, [ListingEntry(self._cache_s).fill(row) for row in rows]
+        mark, pending_bytes_of = self._fs.pending_mark, self._fs.pending_bytes_of
+        self._ready[ino, cookie] = (
+            rows,
+            mark,
+            [ListingEntry(self._cache_s).fill(row, pending_bytes_of(row[2]) if mark else 0) for row in rows],
+        )

@@ -21,6 +21,11 @@ class Listed:
         self.ahead = ahead
         self.grown: list[tuple[int, Sequence[ListedRow]]] = []
         self.busy = busy
+        self.pending: dict[int, int] = {}
+        self.pending_mark = 0
+
+    def pending_bytes_of(self, ino: int) -> int:
+        return self.pending.get(ino, 0)
 
     def use_idle_moment(self) -> bool:
         self.busy -= 1
@@ -74,6 +79,25 @@ def test_other_rows_at_the_same_place_are_not_answered_with_the_old_ones() -> No
     assert ready.entries(2, 0, rows(1, 3)) is None
 
 
+def test_bytes_that_wait_in_memory_count_as_blocks_and_make_what_was_made_before_void() -> None:
+    listed = rows(1, 2)
+    filesystem = Listed([])
+    ready = ready_listings(filesystem)
+
+    def blocks() -> list[int] | None:
+        made = ready.entries(2, 0, listed)
+        spend(ready)
+        return None if made is None else [entry.st_blocks for entry in made]
+
+    assert (blocks(), blocks()) == (None, [1, 1])
+    filesystem.pending, filesystem.pending_mark = {2: 1000}, 1
+    assert (blocks(), blocks()) == (None, [1, 3])
+    filesystem.pending, filesystem.pending_mark = {1: 1000}, 2
+    assert (blocks(), blocks()) == (None, [3, 1])
+    filesystem.pending, filesystem.pending_mark = {}, 0
+    assert (blocks(), blocks()) == (None, [1, 1])
+
+
 def test_at_the_end_of_a_listing_the_next_request_is_waited_for() -> None:
     ready = ready_listings(Listed([(7, rows(10, 2))]))
     ready.entries(2, 0, rows(1, 3))
@@ -104,7 +128,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, part in enumerate(parts):
         ready.entries(n, 0, part)
         spend(ready)
-        assert sum(len(entries) for _, entries in ready._ready.values()) <= 10
+        assert sum(len(entries) for _, _, entries in ready._ready.values()) <= 10
     assert ready.entries(4, 0, parts[4]) is not None
 
 
