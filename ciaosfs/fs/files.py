@@ -51,7 +51,8 @@ class Files:
     """The table of files with state and of open handles.
 
     `pending_bytes` is the sum over all overlays, kept exact by `account`, which must follow every change of an
-    overlay; `pending_changes` counts how often it changed for one of them. Files with dirty bytes are remembered oldest first.
+    overlay; `pending_changes` counts how often it changed for one of them. Files with dirty bytes are remembered
+    oldest first.
     """
 
     def __init__(self) -> None:

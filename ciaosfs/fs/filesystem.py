@@ -163,6 +163,11 @@ class FileSystem:
         """When nothing happens: as `list_ahead`, of a directory that was given a name and not listed since."""
         return self._listings.read_grown()
 
+    async def wait_cut(self) -> None:
+        """Return when the next commit has been cut. What waited in memory has its place on the drives then, which changes
+        rows of many files at once; the sync that follows changes none."""
+        await self._gate.wait_cut()
+
     def names_after(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, int, int]]:
         """As `list_directory`, of the directory as it is now: (cookie, name, ino, mode)."""
         return self._meta.dentries.names_after(ino, cookie, limit)

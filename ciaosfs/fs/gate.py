@@ -12,10 +12,11 @@ import trio
 class Gate:
     """Open or closed. `closed` is read on every mutation, hence a plain attribute."""
 
-    __slots__ = ("_opened", "closed")
+    __slots__ = ("_cuts", "_opened", "closed")
 
     def __init__(self) -> None:
         self.closed = False
+        self._cuts = trio.lowlevel.ParkingLot()
         self._opened = trio.Event()
         self._opened.set()
 
@@ -27,6 +28,11 @@ class Gate:
     def open(self) -> None:
         self.closed = False
         self._opened.set()
+        self._cuts.unpark_all()
+
+    async def wait_cut(self) -> None:
+        """Return when the gate has been closed and opened again from here on, by then perhaps to be closed once more."""
+        await self._cuts.park()
 
     async def wait_open(self) -> None:
         """Return at a moment when the gate is open. The caller goes on without an await."""

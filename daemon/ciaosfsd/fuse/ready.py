@@ -6,7 +6,8 @@ entries made; then those of the rows it got, for the next walk. Not more than th
 the way of the request that comes when the client is done.
 
 There are no such moments where client and daemon share a processor. So what was copied here is made ready as soon as
-nobody asks for anything for a while (`FileSystem.list_grown`), before it is looked at for the first time.
+nobody asks for anything for a while (`FileSystem.list_grown`), before it is looked at for the first time; and made ready
+again while a commit, which has changed it, is synced.
 
 Rows are kept by the file system while the tree does not change; an entry is good for as long as its rows are the very same
 object, and no file has got or lost bytes that wait in memory, which count for st_blocks and of which rows do not know.
@@ -31,6 +32,8 @@ QUIET_S = 0.02
 """So long nobody asks for anything when things are quiet."""
 CALM_S = 0.2
 """While they stay so, and nothing is left to be made ready, it is looked so often whether they still are."""
+AFTER_CUT_S = 0.001
+"""After the cut of a commit so long is enough: who wants it synced waits for that."""
 STEPS = 3
 """Of work ahead for each listing that a client got: fetch one, make its entries, make those of the one it got."""
 
@@ -103,7 +106,11 @@ class ReadyListings:
                 await trio.lowlevel.checkpoint()
                 now = count_requests()
             before = now
-            await trio.sleep(CALM_S if is_quiet else QUIET_S)
+            with trio.move_on_after(CALM_S if is_quiet else QUIET_S) as waiting:
+                await self._fs.wait_cut()
+            if not waiting.cancelled_caught:
+                before = count_requests()
+                await trio.sleep(AFTER_CUT_S)
 
     def _make(self, ino: int, cookie: int, rows: Sequence[ListedRow]) -> None:
         if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
-from ciaosfsd.fuse.ready import CALM_S, QUIET_S, STEPS, ReadyListings
+from ciaosfsd.fuse.ready import AFTER_CUT_S, CALM_S, QUIET_S, STEPS, ReadyListings
 from trio.testing import MockClock, trio_test
 
 from ciaosfs.base import limits
@@ -23,6 +23,10 @@ class Listed:
         self.busy = busy
         self.pending: dict[int, int] = {}
         self.pending_mark = 0
+        self.cuts = trio.lowlevel.ParkingLot()
+
+    async def wait_cut(self) -> None:
+        await self.cuts.park()
 
     def pending_bytes_of(self, ino: int) -> int:
         return self.pending.get(ino, 0)
@@ -158,3 +162,25 @@ async def test_what_has_grown_is_made_when_nobody_has_asked_for_a_while(autojump
     assert filesystem.grown == []
     made = ready.entries(3, 0, listed)
     assert made is not None and [entry.st_ino for entry in made] == [1, 2, 3]
+
+
+@trio_test
+async def test_what_a_commit_has_changed_is_made_again_while_it_is_synced(autojump_clock: MockClock) -> None:
+    listed = rows(1, 3)
+    filesystem = Listed([])
+    ready = ready_listings(filesystem)
+    requests = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ready.use_quiet, lambda: requests)
+        await trio.sleep(2 * CALM_S)
+        filesystem.grown = [(2, listed)]
+        filesystem.cuts.unpark_all()
+        await trio.sleep(AFTER_CUT_S / 2)
+        requests = 1
+        await trio.sleep(AFTER_CUT_S)
+        assert len(filesystem.grown) == 1, "somebody asks for other things"
+        filesystem.cuts.unpark_all()
+        await trio.sleep(2 * AFTER_CUT_S)
+        nursery.cancel_scope.cancel()
+    assert filesystem.grown == []
+    assert ready.entries(2, 0, listed) is not None

@@ -202,6 +202,7 @@ async def test_who_pauses_is_read_ahead_for_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was read ahead is given up meanwhile; it is asked for anew, and then not again."""
+    monkeypatch.setattr(prefetching, "LANE_READS_MAX", 1000)  # however slow the drives are
     async with Store.make(tmp_path / "store", 2, 1).open() as filesystem:
         handle, stripes = await make_stream(filesystem)
         prefetcher = filesystem._chunks.prefetcher

@@ -275,8 +275,6 @@ async def test_no_commit_gets_more_slices_than_it_can_take(
     async with store.open() as filesystem:
         ino = await make_file(filesystem)
         other = await make_file(filesystem, b"other")
-        await remove(filesystem, b"other")
-        await cut(filesystem, ino, 0)
         monkeypatch.setattr(limits, "COMMIT_CHANGESET_BYTES", 10 * ROW_BYTES)
         first = filesystem.status().commit.sequence
         sizes: list[int] = []
@@ -287,8 +285,10 @@ async def test_no_commit_gets_more_slices_than_it_can_take(
             return take()
 
         monkeypatch.setattr(filesystem._meta, "take_changeset", taken)
+        await remove(filesystem, b"other")
+        await cut(filesystem, ino, 0)
         await filesystem._slicer.finish()
-        assert filesystem.status().commit.sequence - first == len(sizes) >= 4
+        assert filesystem.status().commit.sequence - first == len(sizes) > 1
         assert max(sizes) <= (10 + 2 * limits.SLICE_EXTENTS + 8) * ROW_BYTES
         assert filesystem._meta.inodes.load(other) is None and extents(filesystem, ino) == 0
 
