@@ -6,8 +6,9 @@
     python -m tools.bench_mount --json out.json --markdown
 
 Every phase runs on each target in turn before the next phase begins, the order of targets changes from round
-to round, and what a run left behind reaches the disk before the next is timed. Run as root for reads that are
-really cold. Ends with status 0 when all that was asked for is reached, 3 when something is not.
+to round so that each comes after each other equally often (in six rounds, with three of them), and what a run left
+behind is dealt with before the next is timed. Run as root for reads that are really cold. Ends with status 0 when
+all that was asked for is reached, 3 when something is not.
 """
 
 from __future__ import annotations
@@ -60,8 +61,7 @@ class Bench:
 
     def run_round(self, number: int, data: int, parity: int) -> None:
         """One round: every phase on every target, with workspaces that are removed at its end."""
-        turn = number % len(self.targets)
-        order = [*self.targets[turn:], *self.targets[:turn]]
+        order = order_of(self.targets, number)
         works: dict[str, Workspace] = {}
         for target in order:
             directory = target.directory / f"round{number}"
@@ -105,6 +105,15 @@ class Bench:
             "memory": self.memory,
             **summarize(self.samples, self.zfec),
         }
+
+
+def order_of(targets: Sequence[Target], number: int) -> list[Target]:
+    """The order in this round: a turn of theirs in the first rounds, then one of the reverse.
+
+    Turns alone would have the same neighbours always, and what one of them leaves behind met by the same one."""
+    cycle, turn = divmod(number, len(targets))
+    order = [*targets[turn:], *targets[:turn]]
+    return order[::-1] if cycle % 2 else order
 
 
 def say(line: str) -> None:

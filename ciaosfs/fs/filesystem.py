@@ -160,8 +160,9 @@ class FileSystem:
         return self._listings.read_ahead()
 
     def list_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
-        """When nothing happens: as `list_ahead`, of a directory that was given a name and not listed since."""
-        return self._listings.read_grown()
+        """When nothing happens: as `list_ahead`, of a directory that was given a name and not listed since. None, too, while
+        stripes are written, for each changes rows of files when it is."""
+        return None if self._flusher.flights else self._listings.read_grown()
 
     async def wait_cut(self) -> None:
         """Return when the next commit has been cut. What waited in memory has its place on the drives then, which changes

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ciaosfsd import services
-from ciaosfsd.fuse.loop import Loop
+from ciaosfsd.fuse.waiting import Waiting
 from ciaosfsd.main import main
 
 from ciaosfs.base.config import StoreConfig
@@ -44,21 +44,21 @@ async def open_memory(config: StoreConfig, workers: Workers) -> AsyncIterator[Me
 
 
 def lie_about_requests() -> None:
-    adopt = Loop._adopt
+    adopt = Waiting.adopt
 
-    def adopt_and_lie(loop: Loop, fd: int) -> None:
-        adopt(loop, fd)
-        really, asked = loop._poll, 0
+    def adopt_and_lie(waiting: Waiting, fd: int) -> None:
+        adopt(waiting, fd)
+        really, asked = waiting._poll, 0
 
         def poll(timeout: int) -> list[tuple[int, int]]:
             nonlocal asked
             asked += 1
             return [(fd, 1)] if asked % LIES_EVERY == 0 else really(timeout)
 
-        loop._poll = poll
+        waiting._poll = poll
 
-    patched: Any = Loop
-    patched._adopt = adopt_and_lie
+    patched: Any = Waiting
+    patched.adopt = adopt_and_lie
 
 
 if __name__ == "__main__":

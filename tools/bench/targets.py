@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 START_DEADLINE_S = 30.0
+FREEING_S = 0.1
+"""For so long after caches were dropped processors are seen to be busy with it."""
 
 
 class BenchError(Exception):
@@ -173,10 +175,15 @@ def settle(target: Target) -> None:
 
 
 def drop_caches(target: Target) -> str:
-    """Make the next read cold. Returns how: all kernel caches as root, else the pages of its files."""
+    """Make the next read cold. Returns how: all kernel caches as root, else the pages of its files.
+
+    As root that is done to everybody, and the kernel frees what all of them had cached a little later, in soft interrupts
+    (RCU), while the daemons are told to forget inodes. Nobody is to be timed meanwhile.
+    """
     settle(target)
     with suppress(PermissionError):
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
+        time.sleep(FREEING_S)
         return "drop_caches"
     for directory, _, names in os.walk(target.base):
         for name in names:

@@ -7,13 +7,8 @@ requests:
 
 - `wait_readable` asks poll(2) first. While requests come, nothing yields, except that after `REQUESTS_MAX`
   requests or `STINT_S` one real checkpoint lets background jobs, the control socket and blocked handlers go on.
-- When nothing is there and no handler is waiting for something, the thread lingers before it parks in trio,
-  because a process that makes one call after the other sends its next request at once. While that has been so
-  nearly always (`BRISK_WAITS`), it asks again and again for `SPIN_S`, giving the processor up in between: where the two
-  run on different processors, waking an idle one costs more than all the rest (in a virtual machine 50 us and more).
-  Else, and then, it waits in select(2) for `LINGER_S`, a tenth of the price of a trip through the scheduler. Who got a
-  listing works on it for longer: that wait says nothing about the others, and is spun for, too (`DIGESTING_S`). By
-  turns, walks of 3,000 files read 118,000 entries per second so, and 97,000 when these waits ended the spinning.
+- When nothing is there and no handler is waiting for something, the thread waits a while before it parks in trio,
+  because a process that makes one call after the other sends its next request at once (`waiting`).
 - `UnfairLock` wakes a waiter only when a task step has ended with the lock free, which is when the running
   worker's handler blocks or the worker ends. So a handler that waits never holds up another request, and a
   worker that does not wait never pays for a hand-over.
@@ -38,7 +33,6 @@ import errno
 import fcntl
 import logging
 import os
-import select
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -47,6 +41,7 @@ from types import TracebackType
 import trio
 
 from ciaosfsd.fuse.awake import Awake
+from ciaosfsd.fuse.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -54,26 +49,9 @@ REQUESTS_MAX = 32
 """Requests between two checkpoints. A checkpoint costs about half a request, so this spends 2 % on fairness."""
 STINT_S = 0.001
 """Time between two checkpoints, when requests are slow ones."""
-LINGER_S = 0.001
-"""How long the idle loop waits in select: longer than a client needs for a listing of a hundred names it got. Also how
-long a background task may be kept waiting once per idle spell."""
-SPIN_S = 0.0001
-"""How long the loop asks again and again, when waits have been short: a client's answer to being answered."""
-DIGESTING_S = 0.001
-"""As SPIN_S, after an answer that a client has to work on first: a listing of a hundred names takes it 0.7 ms. A background
-task may be kept waiting for as long, besides LINGER_S."""
-SHORT_S = 0.0003
-"""A wait up to this is short."""
-BRISK_WAITS, BRISK_MAX = 16, 64
-"""Each short wait counts one more, up to the latter, and a long one halves the count; from the former on waits have been
-short."""
-IDLE_S = 0.001
-"""Work ahead of requests goes on for so long at a stretch: background tasks are kept waiting by it."""
 ESCAPES_MAX = 100
 ESCAPES_WINDOW_S = 60.0
 """As many workers ended by something that escaped within this time are no accident: the mount is given up."""
-
-_SELECT_FDS = 1024  # FD_SETSIZE
 
 
 class UnfairLock:
@@ -150,18 +128,14 @@ class Loop:
     def __init__(
         self,
         *,
-        linger_s: float = LINGER_S,
-        idle: Callable[[], bool] = lambda: False,
+        waiting: Waiting | None = None,
         settle: Callable[[], None] = lambda: None,
         is_awaited: Callable[[], bool] = lambda: False,
-        is_digesting: Callable[[], bool] = lambda: False,
         awake: Awake | None = None,
     ) -> None:
-        """`idle` is called while nobody asks for anything, and does a little work (under 0.5 ms) ahead of requests;
-        it returns False when there is none. `settle` is called before the loop parks: what was left to idle moments is
-        to be done, for there may be none. `is_awaited` says whether others than handlers wait for threads, whose
-        results trio's own loop delivers: then nothing lingers. `is_digesting` says whether the last answer keeps its
-        client busy for a while (it is asked once for each). `awake` is told the pace of requests."""
+        """`waiting` is how it waits for requests. `settle` is called before the loop parks: what was left to idle moments
+        is to be done, for there may be none. `is_awaited` says whether others than handlers wait for threads, whose
+        results trio's own loop delivers: then nothing lingers. `awake` is told the pace of requests."""
         self.lowlevel = self
         self.requests = 0
         self.parked = 0
@@ -169,18 +143,14 @@ class Loop:
         self.escaped = 0
         self._lock = UnfairLock()
         self._instrument = _HandOver(self._lock)
-        self._linger_s = linger_s
-        self._idle = idle
+        self._waiting = waiting or Waiting()
         self._settle = settle
         self._is_awaited = is_awaited
-        self._is_digesting = is_digesting
         self.awake = awake or Awake(-1, 0)
         self._workers = 0
         self._fd = -1
-        self._poll: Callable[[int], list[tuple[int, int]]] = select.poll().poll
         self._left = REQUESTS_MAX
         self._stint_end = 0.0
-        self._brisk = 0
         self._closed = False
         self._escapes: deque[float] = deque(maxlen=ESCAPES_MAX)
 
@@ -207,49 +177,19 @@ class Loop:
             self._renew()
             if self._closed:  # meanwhile, and nobody was parked to be told
                 raise trio.ClosedResourceError("the session ends")
-        if not self._poll(0) and not self._linger(fd):
+        if not self._waiting.is_there() and not self._linger():
             self.parked += 1
             self._settle()
             await trio.lowlevel.wait_readable(fd)
             self._renew()
         self.requests += 1
 
-    def _linger(self, fd: int) -> bool:
+    def _linger(self) -> bool:
         # A worker that neither queues nor is the caller waits inside a handler, perhaps for a thread whose
         # answer only trio's own loop can deliver.
-        if not self._linger_s or self._lock.waiting + 1 < self._workers or self._is_awaited():
+        if not self._waiting.lingers or self._lock.waiting + 1 < self._workers or self._is_awaited():
             return False
-        begun = time.monotonic()
-        is_digesting = self._is_digesting()
-        is_there = (
-            self._work_ahead(begun + IDLE_S)
-            or self._spin(begun + (DIGESTING_S if is_digesting else SPIN_S))
-            or bool(select.select((fd,), (), (), self._linger_s)[0])
-        )
-        if is_there and time.monotonic() - begun < SHORT_S:
-            if self._brisk < BRISK_MAX:
-                self._brisk += 1
-        elif not (is_there and is_digesting):
-            self._brisk >>= 1
-        return is_there
-
-    def _work_ahead(self, end: float) -> bool:
-        """Use an idle moment; True when it was ended by a request."""
-        poll = self._poll
-        while time.monotonic() < end and self._idle():
-            if poll(0):
-                return True
-        return False
-
-    def _spin(self, end: float) -> bool:
-        """Ask again and again until `end`, if waits have been short; True when there is a request."""
-        if self._brisk >= BRISK_WAITS:
-            poll = self._poll
-            while time.monotonic() < end:
-                os.sched_yield()
-                if poll(0):
-                    return True
-        return False
+        return self._waiting.wait()
 
     def _renew(self) -> None:
         now = time.monotonic()
@@ -259,12 +199,8 @@ class Loop:
 
     def _adopt(self, fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        self._poll = poll.poll
+        self._waiting.adopt(fd)
         self._fd = fd
-        if fd >= _SELECT_FDS:
-            self._linger_s = 0.0
 
     async def _supervised(self, worker: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run one worker, again and again while what ends it is no reason to end the mount."""

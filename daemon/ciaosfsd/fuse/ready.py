@@ -99,14 +99,15 @@ class ReadyListings:
         """Make folders that have grown ready whenever there are no requests for a while. For ever."""
         before = -1
         while True:
-            now = count_requests()
-            is_quiet = now == before
-            while now == before and (grown := self._fs.list_grown()) is not None:
-                self._make(grown[0], 0, grown[1])
-                await trio.lowlevel.checkpoint()
-                now = count_requests()
+            is_calm = False
+            while (now := count_requests()) == before and not is_calm:
+                if (grown := self._fs.list_grown()) is not None:
+                    self._make(grown[0], 0, grown[1])
+                    await trio.lowlevel.checkpoint()
+                else:
+                    is_calm = True
             before = now
-            with trio.move_on_after(CALM_S if is_quiet else QUIET_S) as waiting:
+            with trio.move_on_after(CALM_S if is_calm else QUIET_S) as waiting:
                 await self._fs.wait_cut()
             if not waiting.cancelled_caught:
                 before = count_requests()

@@ -34,6 +34,7 @@ from ciaosfsd.fuse.errors import guarded
 from ciaosfsd.fuse.loop import Loop
 from ciaosfsd.fuse.operations import Handlers
 from ciaosfsd.fuse.ready import ReadyListings
+from ciaosfsd.fuse.waiting import Waiting
 from ciaosfsd.metrics.requests import Requests
 
 if TYPE_CHECKING:
@@ -163,10 +164,9 @@ def mounted(
     Raises MountError when the kernel or fusermount3 refuses.
     """
     loop = Loop(
-        idle=ready.use_idle_moment,
+        waiting=Waiting(idle=ready.use_idle_moment, is_digesting=ready.is_digesting),
         settle=filesystem.settle,
         is_awaited=is_awaited,
-        is_digesting=ready.is_digesting,
         awake=awake,
     )
     logging.getLogger("pyfuse3").addFilter(_is_rare)

@@ -5,20 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 import trio
-from ciaosfsd.fuse.loop import (
-    BRISK_MAX,
-    DIGESTING_S,
-    ESCAPES_MAX,
-    REQUESTS_MAX,
-    SHORT_S,
-    SPIN_S,
-    Loop,
-    UnfairLock,
-)
+from ciaosfsd.fuse.loop import ESCAPES_MAX, REQUESTS_MAX, Loop, UnfairLock
+from ciaosfsd.fuse.waiting import Waiting
 
 
 @contextmanager
@@ -210,14 +201,15 @@ def test_cancelling_ends_workers_that_wait() -> None:
 def test_a_request_that_vanished_restarts_the_worker_that_looked_for_it() -> None:
     async def main() -> None:
         with pipe() as (reading, writing):
-            loop = Loop()
+            waiting = Waiting()
+            loop = Loop(waiting=waiting)
             session = Session(loop, reading)
             async with trio.open_nursery() as nursery:
                 await nursery.start(session.run)
                 os.write(writing, b"a")
                 await until(lambda: session.handled == [ord("a")])
-                really, lies = loop._poll, iter([True, True])
-                loop._poll = lambda timeout: [(reading, 1)] if next(lies, False) else really(timeout)
+                really, lies = waiting._poll, iter([True, True])
+                waiting._poll = lambda timeout: [(reading, 1)] if next(lies, False) else really(timeout)
                 os.write(writing, b"c")
                 await until(lambda: len(session.handled) == 2)
                 os.write(writing, b"d")
@@ -302,7 +294,7 @@ def test_idle_moments_are_used_and_requests_go_first() -> None:
                     os.write(writing, b"2")  # a request that comes meanwhile
                 return True
 
-            session = Session(Loop(idle=idle), reading)
+            session = Session(Loop(waiting=Waiting(idle=idle)), reading)
             os.write(writing, b"1")
             async with trio.open_nursery() as nursery:
                 await nursery.start(session.run)
@@ -343,7 +335,9 @@ def test_nothing_lingers_while_others_wait_for_threads() -> None:
                 asked += 1
                 return False
 
-            session = Session(Loop(linger_s=60.0, idle=idle, is_awaited=lambda: True), reading)
+            session = Session(
+                Loop(waiting=Waiting(linger_s=60.0, idle=idle), is_awaited=lambda: True), reading
+            )
             with trio.fail_after(20):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(session.run)
@@ -355,33 +349,10 @@ def test_nothing_lingers_while_others_wait_for_threads() -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize("is_digesting", [True, False])
-def test_who_got_a_listing_is_waited_for_and_that_says_nothing_about_the_pace(
-    monkeypatch: pytest.MonkeyPatch, *, is_digesting: bool
-) -> None:
-    comes_s = (SHORT_S + DIGESTING_S) / 2
-    assert SPIN_S < SHORT_S < comes_s < DIGESTING_S
-    now_s = 0.0
-
-    def tick() -> float:
-        nonlocal now_s
-        now_s += SPIN_S / 10
-        return now_s
-
-    with pipe() as (reading, _):
-        loop = Loop(linger_s=1e-6, is_digesting=lambda: is_digesting)
-        monkeypatch.setattr("ciaosfsd.fuse.loop.time", SimpleNamespace(monotonic=tick))
-        loop._poll = lambda timeout: [(reading, 1)] if now_s >= comes_s else []
-        loop._brisk = BRISK_MAX
-        assert loop._linger(reading) == is_digesting
-        assert loop._brisk == (BRISK_MAX if is_digesting else BRISK_MAX // 2)
-        assert (now_s >= comes_s) == is_digesting
-
-
 def test_work_ahead_without_end_keeps_nobody_waiting() -> None:
     async def main() -> None:
         with pipe() as (reading, writing):
-            session = Session(Loop(idle=lambda: True), reading)
+            session = Session(Loop(waiting=Waiting(idle=lambda: True)), reading)
             with trio.fail_after(20):
                 async with trio.open_nursery() as nursery:
                     await nursery.start(session.run)
