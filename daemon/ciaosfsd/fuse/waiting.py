@@ -38,8 +38,7 @@ BRISK_WAITS, BRISK_MAX = 16, 64
 """Each short wait counts one more, up to the latter, and a long one halves the count; from the former on waits have been
 short."""
 SHARED_S = 0.00005
-"""A request that comes so soon after spinning for it was given up was held up by that. Asking once more takes a few
-microseconds: if it takes so long, another thread ran."""
+"""A request that comes so soon after spinning for it was given up was held up by that."""
 UNSPUN_WAITS, UNSPUN_MAX = 32, 1024
 """In so many further waits nothing is done but sleep, for work ahead would hold the client up as well. Each time that this
 was of no avail it is twice as many, up to the latter."""
@@ -118,19 +117,12 @@ class Waiting:
         if self._brisk < BRISK_WAITS:
             return False
         poll = self._poll
-        before = time.monotonic()
-        while before < end:
+        while (now := time.monotonic()) < end:
             os.sched_yield()
-            is_there = bool(poll(0))
-            now = time.monotonic()
-            if now - before > SHARED_S:
-                self._share_processor()
-                return is_there
-            if is_there:
+            if poll(0):
                 self._unspun_next = UNSPUN_WAITS
                 return True
-            before = now
-        self._spun_until_s = before
+        self._spun_until_s = now
         return False
 
     def _sleep(self) -> bool:
@@ -138,10 +130,6 @@ class Waiting:
         spun_until_s, self._spun_until_s = self._spun_until_s, -math.inf
         is_there = bool(select.select((self._fd,), (), (), self._linger_s)[0])
         if is_there and time.monotonic() - spun_until_s < SHARED_S:
-            self._share_processor()
+            self._unspun = self._unspun_next
+            self._unspun_next = min(2 * self._unspun_next, UNSPUN_MAX)
         return is_there
-
-    def _share_processor(self) -> None:
-        """Somebody else wants the processor on which this thread spins."""
-        self._unspun = self._unspun_next
-        self._unspun_next = min(2 * self._unspun_next, UNSPUN_MAX)

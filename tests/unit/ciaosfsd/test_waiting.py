@@ -53,7 +53,7 @@ def test_who_got_a_listing_is_waited_for_and_that_says_nothing_about_the_pace(
 
 class Processors:
     """Time as the loop sees it, and a client that sends its next request when it has worked for a while on a processor:
-    on one of its own, or on the loop's when that sleeps or is put aside."""
+    on one of its own, or on the loop's when that sleeps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
@@ -123,13 +123,3 @@ def test_for_how_long_it_does_not_spin_is_bounded(monkeypatch: pytest.MonkeyPatc
 def test_a_client_that_thinks_for_longer_than_is_spun_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     processors = Processors(monkeypatch)
     assert all(processors.wait(SPIN_S + 2 * SHARED_S) for _ in range(10))
-
-
-def test_who_is_put_aside_while_it_spins_shares_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    processors = Processors(monkeypatch)
-    put_aside = iter([2 * SHARED_S])
-    monkeypatch.setattr(
-        "ciaosfsd.fuse.waiting.os",
-        SimpleNamespace(sched_yield=lambda: processors._pass(next(put_aside, 0.0), works=True)),
-    )
-    assert [processors.wait() for _ in range(UNSPUN_WAITS + 2)] == [True] + [False] * UNSPUN_WAITS + [True]
