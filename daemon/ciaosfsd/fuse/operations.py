@@ -9,6 +9,7 @@ for WRITE requests anyway, and what fails later is reported by fsync.
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,9 @@ class Handlers:
     def __init__(self, filesystem: FileSystem, ready: ReadyListings | None = None) -> None:
         self._fs = filesystem
         self._listing_entry = ListingEntry()
+        self._dots_entry = pyfuse3.EntryAttributes()
+        """The kernel takes inode and type of these two from a listing, and nothing else."""
+        self._dots_entry.st_mode = stat.S_IFDIR
         self._listing_rows = LISTING_ROWS_MIN
         self._ready = ready
 
@@ -121,12 +125,13 @@ class Handlers:
         directory = self._fs.getattr(ino)
         if directory.nlink == 0:
             return True
-        entries = ((DOT_COOKIE, b".", directory), (DOTDOT_COOKIE, b"..", self._fs.getattr(directory.parent)))
-        return all(
-            pyfuse3.readdir_reply(token, name, entry_attributes(inode), cookie)
-            for cookie, name, inode in entries
-            if cookie > start_id
-        )
+        entry = self._dots_entry
+        for cookie, name, number in ((DOT_COOKIE, b".", ino), (DOTDOT_COOKIE, b"..", directory.parent)):
+            if cookie > start_id:
+                entry.st_ino = number
+                if not pyfuse3.readdir_reply(token, name, entry, cookie):
+                    return False
+        return True
 
     def releasedir(self, fh: int) -> None:
         pass
