@@ -82,6 +82,7 @@ class ScrubJob:
         """See `job.Job`."""
         if self._drive is not None and not self._await_drive(self._drive):
             return f"Drive {self._drive} is no part of the store any more."
+        await self._save_commits()
         if progress.cursor:
             self._go_on(_Cursor(**json.loads(progress.cursor)))
         volumes, total = await self._parts.workers.run(self._survey)
@@ -103,6 +104,18 @@ class ScrubJob:
         if self._drive is None:
             await commits.run(progress)
         return self._sentence(commits, sweeper)
+
+    async def _save_commits(self) -> None:
+        """What is to be verified is looked up in the database, which may lack commits that memory keeps for it.
+        JobPostponedError when it cannot take them now."""
+        database = self._parts.meta.database
+        if database.unsaved_commits():
+            await self._parts.committer.commit_anyway()
+        if database.unsaved_commits():
+            raise JobPostponedError(
+                "The metadata database cannot be written, and what it lacks would not be looked at: make space on its file "
+                "system."
+            )
 
     def _go_on(self, at: _Cursor) -> None:
         """Where an earlier run was. What it found may never have been repaired, if the daemon died since: it is suspected

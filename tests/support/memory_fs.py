@@ -98,9 +98,12 @@ class MemoryFileSystem:
     def list_grown(self) -> None:
         return None
 
+    async def wait_cut(self) -> None:
+        await trio.sleep_forever()
+
     @property
-    def has_pending(self) -> bool:
-        return True
+    def pending_mark(self) -> int:
+        return 1
 
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
         if name == b"user.test.counts":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 from trio.testing import trio_test
 
@@ -15,6 +17,7 @@ from ciaosfs.drive.local import open_drive
 from ciaosfs.fs.filesystem import FileSystem
 from ciaosfs.jobs import logcheck
 from ciaosfs.jobs import scrub as scrubbing
+from ciaosfs.jobs.job import JobPostponedError
 from ciaosfs.jobs.opening import OpenJobs
 from ciaosfs.jobs.scrub import ScrubJob
 from ciaosfs.jobs.suspects import Suspects
@@ -70,6 +73,39 @@ async def test_damage_found_before_a_restart_is_suspected_after_it(
             found = Suspects()
             await ScrubJob(filesystem.parts, found, share=1.0).run(Noted(cursor))
             assert len(found) == len(harmed), cursor
+
+
+class Full:
+    """A cursor on a disk that is full: nothing can be committed."""
+
+    def __init__(self, inner: apsw.Cursor) -> None:
+        self.inner = inner
+
+    def execute(self, statement: str) -> apsw.Cursor:
+        if statement == "COMMIT":
+            raise apsw.FullError("the disk is full, says the test")
+        return self.inner.execute(statement)
+
+
+@trio_test
+async def test_what_the_database_could_not_take_is_not_passed_over(tmp_path: Path) -> None:
+    """Its rows are in memory, and in the log, but not where a scrub looks for what is to be verified."""
+    store = Store.make(tmp_path / "store")
+    async with store.open() as filesystem:
+        database: Any = filesystem.parts.meta.database
+        await filesystem.sync()
+        control, database._control = database._control, Full(database._control)
+        await put(filesystem, b"a", LARGE)
+        await filesystem.sync()
+        assert database.unsaved_commits()
+        [harmed] = records(filesystem)
+        flip(store, harmed, harmed.places[0])
+        found = Suspects()
+        with pytest.raises(JobPostponedError, match="database cannot be written"):
+            await ScrubJob(filesystem.parts, found, share=1.0).run(Noted())
+        database._control = control
+        await ScrubJob(filesystem.parts, found, share=1.0).run(Noted())
+        assert len(found) == 1
 
 
 async def scrub(jobs: OpenJobs) -> str:
