@@ -161,12 +161,12 @@ class FileSystem:
 
     def list_grown(self) -> tuple[int, Sequence[ListedRow]] | None:
         """When nothing happens: as `list_ahead`, of a directory that was given a name and not listed since. None, too, while
-        stripes are written, for each changes rows of files when it is."""
+        stripes are written: each changes rows of files when it lands."""
         return None if self._flusher.flights else self._listings.read_grown()
 
     async def wait_cut(self) -> None:
-        """Return when the next commit has been cut. What waited in memory has its place on the drives then, which changes
-        rows of many files at once; the sync that follows changes none."""
+        """Return when the next commit has been cut, or could not be. What waited in memory has its place on the drives then,
+        which changed rows of many files at once; the sync that follows changes none."""
         await self._gate.wait_cut()
 
     def names_after(self, ino: int, cookie: int, limit: int) -> list[tuple[int, bytes, int, int]]:

@@ -31,7 +31,7 @@ class Gate:
         self._cuts.unpark_all()
 
     async def wait_cut(self) -> None:
-        """Return when the gate has been closed and opened again from here on, by then perhaps to be closed once more."""
+        """Return when the gate, which may be closed by now or not, has been opened again after a cut."""
         await self._cuts.park()
 
     async def wait_open(self) -> None:

@@ -4,8 +4,8 @@ Two rules make a checkpoint safe. It copies nothing that is not synced on the dr
 never ahead of the log that is the truth: a read transaction begun at the right moment in the loop, the *pin*,
 holds it back, whatever is committed while it runs. And it syncs: the write-ahead log before copying, the
 database afterwards (synchronous=FULL), so that a power cut finds either the frames or the pages. When a sync of the
-log has failed, another one proves nothing: the log is written again (`wal.write_again`). If that was in the process
-before, which nobody knows, it is about the frames which that left.
+log has failed, another one proves nothing: the log is written again (`wal.write_again`). A sync may have failed in the
+process before, which nobody knows: so the frames that it left are written again once.
 
 While newer frames than the pin's exist, a page that changed again is not copied at all: the file alone is
 then a mix and only right together with the write-ahead log. That is why recovery cuts that log back and never

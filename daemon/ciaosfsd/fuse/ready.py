@@ -96,7 +96,7 @@ class ReadyListings:
         return True
 
     async def use_quiet(self, count_requests: Callable[[], int]) -> None:
-        """Make folders that have grown ready whenever there are no requests for a while. For ever."""
+        """Make folders that have grown ready whenever nobody asks for a while (after a cut: for a moment). For ever."""
         before = -1
         while True:
             is_calm = False
@@ -114,6 +114,9 @@ class ReadyListings:
                 await trio.sleep(AFTER_CUT_S)
 
     def _make(self, ino: int, cookie: int, rows: Sequence[ListedRow]) -> None:
+        former = self._ready.pop((ino, cookie), None)
+        if former is not None:
+            self._count -= len(former[0]) + 1
         if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:
             self._ready.clear()
             self._count = 0

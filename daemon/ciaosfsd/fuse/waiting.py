@@ -38,10 +38,11 @@ BRISK_WAITS, BRISK_MAX = 16, 64
 """Each short wait counts one more, up to the latter, and a long one halves the count; from the former on waits have been
 short."""
 SHARED_S = 0.00005
-"""A request that comes so soon after spinning for it was given up was held up by that."""
+"""A request that comes so soon after spinning for it was given up was probably held up by that."""
 UNSPUN_WAITS, UNSPUN_MAX = 32, 1024
-"""In so many further waits nothing is done but sleep, for work ahead would hold the client up as well. Each time that this
-was of no avail it is twice as many, up to the latter."""
+"""In so many further waits nothing is done but sleep, for work ahead would hold the client up as well; or until one of them
+shows that the client takes longer by itself. Each time that spinning is of no avail again it is twice as many, up to the
+latter."""
 IDLE_S = 0.001
 """Work ahead of requests goes on for so long at a stretch: background tasks are kept waiting by it."""
 
@@ -91,6 +92,8 @@ class Waiting:
         if self._unspun:
             self._unspun -= 1
             is_there = self._sleep()
+            if not is_digesting and time.monotonic() - begun >= SPIN_S:
+                self._unspun = 0  # nobody was held up: this client needs longer than is spun for
         else:
             is_there = (
                 self._work_ahead(begun + IDLE_S)
@@ -122,7 +125,7 @@ class Waiting:
             if poll(0):
                 self._unspun_next = UNSPUN_WAITS
                 return True
-        self._spun_until_s = now
+            self._spun_until_s = now
         return False
 
     def _sleep(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from ciaosfsd.fuse.waiting import (
     BRISK_MAX,
     DIGESTING_S,
+    LINGER_S,
     SHARED_S,
     SHORT_S,
     SPIN_S,
@@ -65,11 +66,13 @@ class Processors:
         self.waiting._brisk = BRISK_MAX
         self.waiting._poll = self.poll
         self.ahead = 0
+        self.ahead_s = 0.0
         monkeypatch.setattr("ciaosfsd.fuse.waiting.time", SimpleNamespace(monotonic=lambda: self.now_s))
         monkeypatch.setattr("ciaosfsd.fuse.waiting.select", SimpleNamespace(select=self.sleep))
 
     def idle(self) -> bool:
         self.ahead += 1
+        self._pass(self.ahead_s, works=not self.is_shared)
         return False
 
     def poll(self, _: int) -> list[tuple[int, int]]:
@@ -123,3 +126,28 @@ def test_for_how_long_it_does_not_spin_is_bounded(monkeypatch: pytest.MonkeyPatc
 def test_a_client_that_thinks_for_longer_than_is_spun_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     processors = Processors(monkeypatch)
     assert all(processors.wait(SPIN_S + 2 * SHARED_S) for _ in range(10))
+    waits = [processors.wait(SPIN_S + SHARED_S / 2) for _ in range(10)]
+    assert waits == [True, False] * 5, (
+        "it looks as if it were held up, and shows in the next wait that it is not"
+    )
+
+
+def test_a_client_that_shared_and_went_leaves_nothing_to_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processors = Processors(monkeypatch)
+    processors.is_shared = True
+    assert [processors.wait() for _ in range(3)] == [True, False, False]
+    processors.is_shared = False
+    processors.wait(LINGER_S)
+    assert all(processors.wait() for _ in range(10))
+
+
+def test_work_ahead_that_took_longer_than_is_spun_for_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processors = Processors(monkeypatch)
+    processors.ahead_s = SPIN_S
+    for _ in range(10):
+        processors.wait(SPIN_S + SHARED_S / 2)
+        assert processors.ahead > 0
