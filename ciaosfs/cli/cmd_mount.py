@@ -80,9 +80,10 @@ def command(
         _detach_dead(config.path, mountpoint)
         command = [*_daemon_command(config.path, mountpoint), *options, "--foreground"]
         os.execve(command[0], command, _environment())
-    start(config.path, mountpoint, options)
+    reports = start(config.path, mountpoint, options)
     if as_json:
-        output.print_json("mount", {"store": os.fspath(config.path), "mountpoint": os.fspath(mountpoint)})
+        fields = {"store": os.fspath(config.path), "mountpoint": os.fspath(mountpoint), "reports": reports}
+        output.print_json("mount", fields)
 
 
 def daemon_options(wanted: Sequence[str]) -> list[str]:
@@ -90,8 +91,11 @@ def daemon_options(wanted: Sequence[str]) -> list[str]:
     return [argument for option in wanted for argument in ("--option", option)]
 
 
-def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:
-    """Run the daemon in the background; returns when the mount answers. Raises its failure as a CiaosError."""
+def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> list[str]:
+    """Run the daemon in the background; returns when the mount answers. Raises its failure as a CiaosError.
+
+    What the opening had to mend is said to the person, and returned.
+    """
     _detach_dead(store, mountpoint)
     reading, writing = os.pipe()
     with open(reading, "rb") as report:
@@ -112,12 +116,15 @@ def start(store: Path, mountpoint: Path, options: Sequence[str] = ()) -> None:
         except KeyboardInterrupt:
             child.terminate()
             raise
-    _interpret(line, child)
+    reports = _interpret(line, child)
     child.returncode = 0  # it lives on by itself: no warning that it was not waited for
     try:
         mountpoint.stat()
     except OSError as error:
         raise MountError(f"{mountpoint} does not answer: {error.strerror}.") from error
+    for sentence in reports:
+        output.talk(f"ciaosfs: {sentence}")
+    return reports
 
 
 def _detach_dead(store: Path, mountpoint: Path) -> None:
@@ -128,7 +135,8 @@ def _detach_dead(store: Path, mountpoint: Path) -> None:
         )
 
 
-def _interpret(line: bytes, child: subprocess.Popen[bytes]) -> None:
+def _interpret(line: bytes, child: subprocess.Popen[bytes]) -> list[str]:
+    """What the daemon reports, when it is ready; else its failure is raised."""
     try:
         fields: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -139,6 +147,7 @@ def _interpret(line: bytes, child: subprocess.Popen[bytes]) -> None:
     if fields.get("ready") is not True:
         child.wait()
         raise _failure(int(fields["exit_code"]), str(fields["message"]))
+    return [str(sentence) for sentence in fields["reports"]]
 
 
 def _failure(exit_code: int, message: str) -> CiaosError:

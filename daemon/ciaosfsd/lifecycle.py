@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import trio
@@ -36,7 +36,7 @@ async def run(
     config: StoreConfig,
     mountpoint: Path,
     socket: Path,
-    on_ready: Callable[[], None],
+    on_ready: Callable[[Sequence[str]], None],
     mount_options: Collection[str] = (),
 ) -> None:
     """Mount and serve until unmounted. Raises CiaosError, perhaps inside a group, for what went wrong."""
@@ -56,7 +56,7 @@ async def _serve(
     running: services.Services,
     signals: AsyncIterator[int],
     stopping: trio.Event,
-    on_ready: Callable[[], None],
+    on_ready: Callable[[Sequence[str]], None],
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, signals, stopping)
@@ -67,7 +67,7 @@ async def _serve(
         nursery.start_soon(running.session.work_ahead)
         nursery.start_soon(running.session.rest_when_quiet)
         nursery.start_soon(running.session.give_back_memory, lambda: running.control.calls)
-        nursery.start_soon(_report_ready, running.session.wait_answering, on_ready)
+        nursery.start_soon(_report_ready, running, on_ready)
         await running.session.serve()
         log.info("no longer mounted, closing")
         await running.control.close()
@@ -88,9 +88,9 @@ async def _stop_when(stopping: trio.Event, stop: Callable[[], Awaitable[None]]) 
     await stop()
 
 
-async def _report_ready(wait_answering: Callable[[], Awaitable[None]], on_ready: Callable[[], None]) -> None:
-    await wait_answering()
-    on_ready()
+async def _report_ready(running: services.Services, on_ready: Callable[[Sequence[str]], None]) -> None:
+    await running.session.wait_answering()
+    on_ready(running.reports)
 
 
 def _task_stacks() -> list[str]:

@@ -1,7 +1,8 @@
 """The daemon's entry: check what can be checked before anything is touched, own the store, run, say how it ended.
 
-`ciaosfs mount` starts it and waits on a pipe for one JSON line: {"ready": true}, or {"exit_code", "message"}. The
-same ending goes to the log and into the store's lock file, where `ciaosfs umount` finds it.
+`ciaosfs mount` starts it and waits on a pipe for one JSON line: {"ready": true, "reports"}, with sentences about what the
+opening had to mend, or {"exit_code", "message"}. The same ending goes to the log and into the store's lock file, where
+`ciaosfs umount` finds it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Report:
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
-    def ready(self) -> None:
-        self._say({"ready": True})
+    def ready(self, reports: Sequence[str]) -> None:
+        self._say({"ready": True, "reports": list(reports)})
 
     def failed(self, ending: Ending) -> None:
         self._say({"exit_code": ending.exit_code, "message": ending.message})

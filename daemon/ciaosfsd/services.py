@@ -38,12 +38,13 @@ from ciaosfsd.metrics.snapshot import Snapshots
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What runs while a store is mounted. `lifecycle.run` starts and stops it."""
+    """What runs while a store is mounted. `lifecycle.run` starts and stops it. `reports` says what the opening mended."""
 
     session: Session
     control: ControlServer
     objects: ObjectStore
     metrics: Endpoint | None
+    reports: tuple[str, ...]
 
     async def stop(self) -> None:
         """End what uses the mount from this side, then unmount."""
@@ -116,4 +117,10 @@ async def build(
             if mount is not None:
                 agent.stand_on(mount.device_number)
             endpoint = None if port is None else Endpoint(port, snapshots.metrics)
-            yield Services(session, ControlServer(socket, rows, checks, name), objects, endpoint)
+            yield Services(
+                session,
+                ControlServer(socket, rows, checks, name),
+                objects,
+                endpoint,
+                filesystem.status().reports,
+            )

@@ -110,7 +110,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryMount]:
     (base / "mount").mkdir()
     mount = start(base / "store", base / "mount", "")
     try:
-        assert mount.report == {"ready": True}
+        assert mount.report == {"ready": True, "reports": ["Nothing was lost."]}
         yield mount
     finally:
         stop(mount)

@@ -112,7 +112,7 @@ def test_a_mount_right_after_umount_waits_for_the_former_daemon(make_mount: Star
     first = make_mount()
     mounts.unmount(first.path)
     second = make_mount(store=first.store, path=first.path)
-    assert second.report == {"ready": True}
+    assert second.report == {"ready": True, "reports": ["Nothing was lost."]}
     assert second.unmount() == 0
 
 
@@ -125,7 +125,10 @@ def test_a_killed_daemon_leaves_no_ending_and_a_lock_that_is_free(make_mount: St
     assert second.process.wait(10) == 5
     assert "already a mount point" in second.report["message"]
     detach(mount.path)
-    assert make_mount(store=mount.store, path=mount.path).report == {"ready": True}
+    assert make_mount(store=mount.store, path=mount.path).report == {
+        "ready": True,
+        "reports": ["Nothing was lost."],
+    }
 
 
 def test_refusals_before_anything_is_touched(make_mount: Starter, tmp_path: Path) -> None:
