@@ -45,6 +45,8 @@ class Load:
                 leftover.unlink()
             self.before.append(read_tree(directory))
         store.sync()
+        for journal in self.journals:
+            journal.unlink(missing_ok=True)
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.support.journal", directory, journal, str(number)],
@@ -90,7 +92,8 @@ class Load:
 def killed_load(store: MountedStore, journals: Path, dice: random.Random) -> Iterator[Load]:
     """A load whose daemon is killed after a random while; inside, the store is not mounted."""
     load = Load(store, journals, dice.randrange(10**9))
-    time.sleep(0.8 + dice.random() * 1.5)
+    load.wait_begun()
+    time.sleep(0.5 + dice.random() * 1.5)
     store.kill()
     load.wait_ended()
     yield load
