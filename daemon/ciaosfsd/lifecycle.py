@@ -11,6 +11,7 @@ Asking twice changes nothing: what was written is worth the wait, and SIGKILL is
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import signal
 import sys
@@ -47,6 +48,10 @@ async def run(
         faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True, chain=True)
         try:
             async with services.build(config, mountpoint, socket, stopping.set, mount_options) as running:
+                # What is there by now stays. Python's collector of cycles need not look at it again whenever it looks at
+                # everything, which it does in the loop: 18 to 25 ms each time for 45,000 objects.
+                gc.collect()
+                gc.freeze()
                 await _serve(running, signals, stopping, on_ready)
         finally:
             faulthandler.unregister(signal.SIGUSR1)

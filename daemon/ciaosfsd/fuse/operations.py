@@ -98,8 +98,8 @@ class Handlers:
             rows = fs.list_directory(fh, cookie, limit)
             entries = None if self._ready is None else self._ready.entries(fh, cookie, rows)
             if entries is not None:
-                for row, entry in zip(rows, entries, strict=True):
-                    if not reply(token, row[1], entry, row[0]):
+                for name, attributes, number in entries:
+                    if not reply(token, name, attributes, number):
                         return
             elif not self._list_rows(token, rows):
                 return

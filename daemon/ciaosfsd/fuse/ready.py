@@ -40,7 +40,9 @@ STEPS = 3
 
 _Listing: TypeAlias = tuple[int, int, Sequence[ListedRow]]
 """Directory, the cookie it begins after, rows."""
-_Ready: TypeAlias = tuple[Sequence[ListedRow], int, list[pyfuse3.EntryAttributes]]
+Entry: TypeAlias = tuple[bytes, pyfuse3.EntryAttributes, int]
+"""Name, attributes and cookie, as `pyfuse3.readdir_reply` takes them."""
+_Ready: TypeAlias = tuple[Sequence[ListedRow], int, list[Entry]]
 """Rows, the file system's `pending_mark`, and the entries that were made of both."""
 
 
@@ -58,9 +60,7 @@ class ReadyListings:
         self._steps = 0
         self._is_digesting = False
 
-    def entries(
-        self, ino: int, cookie: int, rows: Sequence[ListedRow]
-    ) -> Sequence[pyfuse3.EntryAttributes] | None:
+    def entries(self, ino: int, cookie: int, rows: Sequence[ListedRow]) -> Sequence[Entry] | None:
         """An entry for each of `rows`, as a client gets them; None when they are not ready, but perhaps next time."""
         self._steps = STEPS if rows else 0
         self._is_digesting = bool(rows)
@@ -125,5 +125,12 @@ class ReadyListings:
         self._ready[ino, cookie] = (
             rows,
             mark,
-            [ListingEntry(self._cache_s).fill(row, pending_bytes_of(row[2]) if mark else 0) for row in rows],
+            [
+                (
+                    row[1],
+                    ListingEntry(self._cache_s).fill(row, pending_bytes_of(row[2]) if mark else 0),
+                    row[0],
+                )
+                for row in rows
+            ],
         )

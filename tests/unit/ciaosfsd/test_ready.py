@@ -68,10 +68,10 @@ def test_the_next_folder_and_what_was_listed_are_made_while_the_client_is_busy()
     assert ready.entries(2, 0, listed) is None
     assert spend(ready) == STEPS
     made = ready.entries(7, 0, ahead)
-    assert made is not None and [entry.st_ino for entry in made] == [10, 11]
+    assert made is not None and [entry.st_ino for _, entry, _ in made] == [10, 11]
     made = ready.entries(2, 0, listed)
     assert made is not None
-    assert [(entry.st_ino, entry.st_size, entry.st_blocks) for entry in made] == [
+    assert [(entry.st_ino, entry.st_size, entry.st_blocks) for _, entry, _ in made] == [
         (n, 1000 + n, 1) for n in range(1, 4)
     ]
 
@@ -91,7 +91,7 @@ def test_bytes_that_wait_in_memory_count_as_blocks_and_make_what_was_made_before
     def blocks() -> list[int] | None:
         made = ready.entries(2, 0, listed)
         spend(ready)
-        return None if made is None else [entry.st_blocks for entry in made]
+        return None if made is None else [entry.st_blocks for _, entry, _ in made]
 
     assert (blocks(), blocks()) == (None, [1, 1])
     filesystem.pending, filesystem.pending_mark = {2: 1000}, 1
@@ -161,7 +161,7 @@ async def test_what_has_grown_is_made_when_nobody_has_asked_for_a_while(autojump
         nursery.cancel_scope.cancel()
     assert filesystem.grown == []
     made = ready.entries(3, 0, listed)
-    assert made is not None and [entry.st_ino for entry in made] == [1, 2, 3]
+    assert made is not None and [entry.st_ino for _, entry, _ in made] == [1, 2, 3]
 
 
 @trio_test

@@ -21,7 +21,8 @@ def is_listed_ready(ready: ReadyListings, filesystem: FileSystem, folder: int) -
     rows = filesystem.list_directory(folder, 0, 100)
     made = ready.entries(folder, 0, rows)
     if made is not None:
-        for row, entry in zip(rows, made, strict=True):
+        for row, (name, entry, cookie) in zip(rows, made, strict=True):
+            assert (name, cookie) == (row[1], row[0])
             wanted = entry_attributes(filesystem.getattr(row[2]), filesystem.pending_bytes_of(row[2]))
             assert (entry.st_ino, entry.st_size, entry.st_blocks) == (
                 wanted.st_ino,
