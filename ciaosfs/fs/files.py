@@ -68,6 +68,11 @@ class Files:
         return len(self._files)
 
     @property
+    def pending_mark(self) -> int:
+        """0 while no overlay holds anything, else another number than before whenever one of them has changed."""
+        return self.pending_changes if self.pending_bytes else 0
+
+    @property
     def handle_count(self) -> int:
         return len(self._handles)
 

@@ -139,9 +139,9 @@ class FileSystem:
         return target
 
     @property
-    def pending_mark(self) -> int:
-        """0 when `pending_bytes_of` all inodes are 0. Otherwise another number than before whenever they have changed."""
-        return self._files.pending_changes if self._files.pending_bytes else 0
+    def listing_mark(self) -> tuple[int, int]:
+        """Changes of the tree, and of what is pending (0 while nothing is): while both stay, so do all listings."""
+        return self._meta.database.tree_changes, self._files.pending_mark
 
     def list_directory(self, ino: int, cookie: int, limit: int) -> Sequence[ListedRow]:
         """Up to `limit` entries after `cookie` (0 to start), in cookie order. The sequence is not to be changed.

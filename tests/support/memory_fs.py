@@ -102,8 +102,8 @@ class MemoryFileSystem:
         await trio.sleep_forever()
 
     @property
-    def pending_mark(self) -> int:
-        return 1
+    def listing_mark(self) -> tuple[int, int]:
+        return 0, 1
 
     def getxattr(self, ino: int, name: bytes) -> bytes | None:
         if name == b"user.test.counts":

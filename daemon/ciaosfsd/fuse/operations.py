@@ -113,7 +113,7 @@ class Handlers:
     def _list_rows(self, token: ReaddirToken, rows: Sequence[ListedRow]) -> bool:
         """Reply with them; False when the reply is full."""
         fs, reply, fill = self._fs, pyfuse3.readdir_reply, self._listing_entry.fill
-        is_pending = fs.pending_mark != 0
+        is_pending = fs.listing_mark[1] != 0
         for row in rows:
             pending_bytes = fs.pending_bytes_of(row[2]) if is_pending else 0
             if not reply(token, row[1], fill(row, pending_bytes), row[0]):

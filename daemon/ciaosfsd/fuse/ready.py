@@ -42,8 +42,8 @@ _Listing: TypeAlias = tuple[int, int, Sequence[ListedRow]]
 """Directory, the cookie it begins after, rows."""
 Entry: TypeAlias = tuple[bytes, pyfuse3.EntryAttributes, int]
 """Name, attributes and cookie, as `pyfuse3.readdir_reply` takes them."""
-_Ready: TypeAlias = tuple[Sequence[ListedRow], int, list[Entry]]
-"""Rows, the file system's `pending_mark`, and the entries that were made of both."""
+_Ready: TypeAlias = tuple[Sequence[ListedRow], list[Entry]]
+"""Rows, and the entries that were made of them."""
 
 
 class ReadyListings:
@@ -55,6 +55,8 @@ class ReadyListings:
         self._cache_s = cache_s
         self._ready: dict[tuple[int, int], _Ready] = {}
         self._count = 0
+        self._mark = (-1, 0)
+        """The file system's `listing_mark` that all of these are of."""
         self._got: _Listing | None = None
         self._ahead: _Listing | None = None
         self._steps = 0
@@ -64,9 +66,10 @@ class ReadyListings:
         """An entry for each of `rows`, as a client gets them; None when they are not ready, but perhaps next time."""
         self._steps = STEPS if rows else 0
         self._is_digesting = bool(rows)
-        ready = self._ready.get((ino, cookie))
-        if ready is not None and ready[0] is rows and ready[1] == self._fs.pending_mark:
-            return ready[2]
+        if self._fs.listing_mark == self._mark:
+            ready = self._ready.get((ino, cookie))
+            if ready is not None and ready[0] is rows:
+                return ready[1]
         if rows:
             self._got = ino, cookie, rows
         return None
@@ -117,20 +120,15 @@ class ReadyListings:
         former = self._ready.pop((ino, cookie), None)
         if former is not None:
             self._count -= len(former[0]) + 1
-        if self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:
+        mark = self._fs.listing_mark
+        if mark != self._mark or self._count + len(rows) > limits.LISTED_ROWS_CACHE_MAX:
             self._ready.clear()
             self._count = 0
+            self._mark = mark
         self._count += len(rows) + 1
-        mark, pending_bytes_of = self._fs.pending_mark, self._fs.pending_bytes_of
-        self._ready[ino, cookie] = (
-            rows,
-            mark,
-            [
-                (
-                    row[1],
-                    ListingEntry(self._cache_s).fill(row, pending_bytes_of(row[2]) if mark else 0),
-                    row[0],
-                )
-                for row in rows
-            ],
-        )
+        is_pending, pending_bytes_of = mark[1] != 0, self._fs.pending_bytes_of
+        made: list[Entry] = []
+        for row in rows:
+            attributes = ListingEntry(self._cache_s).fill(row, pending_bytes_of(row[2]) if is_pending else 0)
+            made.append((row[1], attributes, row[0]))
+        self._ready[ino, cookie] = rows, made

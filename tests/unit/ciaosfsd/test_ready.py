@@ -22,7 +22,7 @@ class Listed:
         self.grown: list[tuple[int, Sequence[ListedRow]]] = []
         self.busy = busy
         self.pending: dict[int, int] = {}
-        self.pending_mark = 0
+        self.listing_mark = (0, 0)
         self.cuts = trio.lowlevel.ParkingLot()
 
     async def wait_cut(self) -> None:
@@ -94,11 +94,11 @@ def test_bytes_that_wait_in_memory_count_as_blocks_and_make_what_was_made_before
         return None if made is None else [entry.st_blocks for _, entry, _ in made]
 
     assert (blocks(), blocks()) == (None, [1, 1])
-    filesystem.pending, filesystem.pending_mark = {2: 1000}, 1
+    filesystem.pending, filesystem.listing_mark = {2: 1000}, (0, 1)
     assert (blocks(), blocks()) == (None, [1, 3])
-    filesystem.pending, filesystem.pending_mark = {1: 1000}, 2
+    filesystem.pending, filesystem.listing_mark = {1: 1000}, (0, 2)
     assert (blocks(), blocks()) == (None, [3, 1])
-    filesystem.pending, filesystem.pending_mark = {}, 0
+    filesystem.pending, filesystem.listing_mark = {}, (0, 0)
     assert (blocks(), blocks()) == (None, [1, 1])
 
 
@@ -132,8 +132,21 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, part in enumerate(parts):
         ready.entries(n, 0, part)
         spend(ready)
-        assert sum(len(entries) for _, _, entries in ready._ready.values()) <= 10
+        assert sum(len(entries) for _, entries in ready._ready.values()) <= 10
     assert ready.entries(4, 0, parts[4]) is not None
+
+
+def test_nothing_is_kept_of_a_tree_that_has_changed() -> None:
+    filesystem = Listed([])
+    ready = ready_listings(filesystem)
+    for n in range(1, 6):
+        ready.entries(n, 0, rows(100 * n, 4))
+        spend(ready)
+    assert len(ready._ready) == 5
+    filesystem.listing_mark = (1, 0)
+    ready.entries(9, 0, rows(900, 4))
+    spend(ready)
+    assert list(ready._ready) == [(9, 0)]
 
 
 @pytest.fixture

@@ -66,12 +66,12 @@ async def test_what_grew_is_made_ready_when_its_stripes_are_written_and_told_by_
         async def listen() -> None:
             await filesystem.wait_cut()
             rows = filesystem.list_grown()
-            heard.append((filesystem.pending_mark, rows is not None))
+            heard.append((filesystem.listing_mark[1], rows is not None))
 
         nursery.start_soon(listen)
         filesystem._flusher.launch_all()
         assert filesystem._flusher.flights
-        assert filesystem.pending_mark
+        assert filesystem.listing_mark[1]
         assert filesystem.list_grown() is None
         await filesystem.sync()
         assert heard == [(0, True)]
