@@ -49,7 +49,7 @@ async def run(
         try:
             async with services.build(config, mountpoint, socket, stopping.set, mount_options) as running:
                 # What is there by now stays. Python's collector of cycles need not look at it again whenever it looks at
-                # everything, which it does in the loop: 18 to 25 ms each time for 45,000 objects.
+                # everything, which it does in the loop: 5 ms each time for 38,000 objects, 18 to 25 on a busy machine.
                 gc.collect()
                 gc.freeze()
                 await _serve(running, signals, stopping, on_ready)
